@@ -1,0 +1,36 @@
+# Every command sets up what it needs; a second call finds it there.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: install run demo test check bench format
+
+install: .venv/.installed
+
+.venv/.installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3")'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt requirements.txt .venv/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+run: install
+	@exec $(PY) server.py
+
+demo: install
+	@exec $(PY) demo.py
+
+test: .venv/.installed-dev
+	$(PY) -m pytest
+
+check: .venv/.installed-dev
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+format: .venv/.installed-dev
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
