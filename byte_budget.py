@@ -1,0 +1,97 @@
+"""A counting semaphore over bytes: how much image data may be in memory at once.
+
+Owns nothing but the count. The downloader reserves before it reads a body; whoever uses the
+data releases the reservation when done with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class ByteBudget:
+    """So many bytes, lent first come, first served, to threads that wait for their turn.
+
+    Nobody overtakes, so a large reservation is never starved by small ones. A thread that
+    holds a reservation must not wait for another: one reservation per download.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError("a byte budget needs a capacity of at least one byte")
+        self.capacity = capacity
+        self._free = capacity
+        self._waiting: deque[tuple[int, Event]] = deque()
+        self._lock = Lock()
+
+    @property
+    def free(self) -> int:
+        """Bytes that nobody holds; a moment's truth."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """Threads that wait for their turn; a moment's truth."""
+        return len(self._waiting)
+
+    def reserve(self, size: int) -> Reservation:
+        """Wait until `size` bytes are free and this thread's turn has come, and take them.
+
+        A size beyond the whole budget takes the whole budget. The caller releases the
+        reservation, best by `with`.
+        """
+        size = min(size, self.capacity)
+        granted = Event()
+        with self._lock:
+            self._waiting.append((size, granted))
+            self._grant()
+        granted.wait()
+        return Reservation(self, size)
+
+    def give_back(self, size: int) -> None:
+        """Return bytes; only `Reservation` calls this."""
+        with self._lock:
+            self._free += size
+            self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, granted = self._waiting.popleft()
+            self._free -= size
+            granted.set()
+
+
+class Reservation:
+    """Bytes of a budget that belong to one holder until released."""
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self._lock = Lock()
+        self.size = size
+
+    def shrink(self, size: int) -> None:
+        """Give back all but `size` bytes; never grows."""
+        with self._lock:
+            surplus = max(0, self.size - size)
+            self.size -= surplus
+        self._budget.give_back(surplus)
+
+    def release(self) -> None:
+        """Give everything back; a second call does nothing."""
+        self.shrink(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

@@ -1,0 +1,278 @@
+"""URL to bytes, under limits: one attempt at one image.
+
+Owns the HTTP exchange: redirects, what counts as an answer, and reading it no further than
+allowed. `address_policy` judges every hop, `source_connection` connects and keeps the time,
+`source_response` reads an answer's headers, `byte_budget` bounds what is in memory. Whether the
+bytes are an image, and whether and when to try again, is for others.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from sys import maxsize
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError as TransportError
+from urllib3.exceptions import ReadTimeoutError
+
+from byte_budget import ByteBudget, Reservation
+from errors import ErrorCode, ImageError
+from source_connection import POOL_CLASSES, Attempt, Network
+from source_response import (
+    check_encoding,
+    declared_length,
+    redirect_target,
+    refusal,
+    validator,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from address_policy import AddressPolicy, SourceUrl
+
+USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
+
+_PIECE_BYTES = 256 * 1024  # of a body whose length is not declared
+_DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
+_DRAIN_SECONDS = 1.0
+_HOSTS_KEPT = 32  # whose idle connections are kept
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLimits:
+    """What one attempt may take: `total_seconds` from look-up to last byte, redirects included.
+
+    `connect_seconds` hold for each connection made: look-up, TCP and TLS.
+    """
+
+    max_bytes: int
+    connect_seconds: float
+    total_seconds: float
+    max_redirects: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadedImage:
+    """The bytes of an image, and the share of the byte budget that they take up.
+
+    Whoever gets it closes it, best by `with`, when done with the data. `url` is where the
+    image was found after redirects, without credentials.
+    """
+
+    data: bytes
+    etag: str | None
+    last_modified: str | None
+    url: str
+    reservation: Reservation | None = None
+
+    def close(self) -> None:
+        """Give the bytes back to the budget; a second call does nothing."""
+        if self.reservation:
+            self.reservation.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ImageDownloader:
+    """Downloads for many threads at once, over connections that they share.
+
+    `connections` is how many threads there are; so many idle connections are kept to a host.
+    Without a budget the bytes in memory are not bounded.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        limits: DownloadLimits,
+        *,
+        connections: int,
+        budget: ByteBudget | None = None,
+        user_agent: str = USER_AGENT,
+        network: Network | None = None,
+    ) -> None:
+        self._policy = policy
+        self._limits = limits
+        self._budget = budget or ByteBudget(maxsize)
+        self._network = network or Network()
+        self._session = _Session(self._network.tls_context(), connections, user_agent)
+
+    def download(self, url: str) -> DownloadedImage:
+        """Fetch the image; blocks for as long as the limits and the byte budget let it.
+
+        The caller closes what it gets. Raises ImageError, with `http_status` and
+        `retry_after` where the origin gave them.
+        """
+        limits = self._limits
+        with Attempt(
+            self._policy,
+            self._network,
+            connect_seconds=limits.connect_seconds,
+            total_seconds=limits.total_seconds,
+        ) as attempt:
+            source = self._policy.check_url(url)
+            for _ in range(limits.max_redirects + 1):
+                with closing(self._get(attempt, source)) as response:
+                    target = redirect_target(source, response.status_code, response.raw.headers)
+                    if target is None:
+                        return self._take(attempt, source, response)
+                    _drain(attempt, response)
+                    source = self._policy.check_url(target)
+        raise ImageError(
+            ErrorCode.TOO_MANY_REDIRECTS,
+            f"The URL was redirected more than {limits.max_redirects} times.",
+        )
+
+    def close(self) -> None:
+        """Close the idle connections; downloads under way end on their own."""
+        self._session.close()
+
+    def _get(self, attempt: Attempt, source: SourceUrl) -> requests.Response:
+        attempt.aim(source)
+        while True:
+            try:
+                return self._session.fetch(source)
+            except requests.RequestException as error:
+                if attempt.is_over or isinstance(error, requests.Timeout):
+                    raise self._too_slow() from None
+                if attempt.opened or attempt.received:
+                    raise ImageError(
+                        ErrorCode.CONNECT_ERROR, f"{source.host} gave no valid HTTP answer."
+                    ) from None
+            # The origin closed a kept connection in the very moment of its reuse.
+            attempt.aim(source, afresh=True)
+
+    def _take(
+        self, attempt: Attempt, source: SourceUrl, response: requests.Response
+    ) -> DownloadedImage:
+        headers = response.raw.headers
+        if response.status_code != HTTPStatus.OK:
+            _drain(attempt, response)
+            raise refusal(response.status_code, headers)
+        check_encoding(headers)
+        declared = declared_length(headers)
+        if declared is not None and declared > self._limits.max_bytes:
+            raise self._too_large()
+        with attempt.paused():
+            reservation = self._budget.reserve(
+                self._limits.max_bytes if declared is None else declared
+            )
+        try:
+            data = self._read(response, declared)
+        except BaseException:
+            reservation.release()
+            raise
+        reservation.shrink(len(data))
+        return DownloadedImage(
+            data=data,
+            etag=validator(headers, "ETag"),
+            last_modified=validator(headers, "Last-Modified"),
+            url=source.url,
+            reservation=reservation,
+        )
+
+    def _read(self, response: requests.Response, declared: int | None) -> bytes:
+        try:
+            data = response.raw.read(declared) if declared else self._read_to_end(response)
+        except ReadTimeoutError:
+            raise self._too_slow() from None
+        except TransportError:
+            raise ImageError(
+                ErrorCode.TRUNCATED, "The connection broke off within the image."
+            ) from None
+        if declared is not None and len(data) < declared:
+            raise ImageError(
+                ErrorCode.TRUNCATED, f"The image ended after {len(data)} of {declared} bytes."
+            )
+        if not data:
+            raise ImageError(ErrorCode.NOT_AN_IMAGE, "The origin's answer is empty.")
+        return data
+
+    def _read_to_end(self, response: requests.Response) -> bytes:
+        # In pieces: http.client keeps an object per chunk, and chunks may be of one byte.
+        body = io.BytesIO()
+        while piece := response.raw.read(_PIECE_BYTES):
+            body.write(piece)
+            if body.tell() > self._limits.max_bytes:
+                raise self._too_large()
+        return body.getvalue()
+
+    def _too_slow(self) -> ImageError:
+        return ImageError(
+            ErrorCode.TIMEOUT,
+            f"The image did not arrive within {self._limits.total_seconds:g} seconds.",
+        )
+
+    def _too_large(self) -> ImageError:
+        return ImageError(
+            ErrorCode.TOO_LARGE, f"The image has more than {self._limits.max_bytes} bytes."
+        )
+
+
+class _Session(requests.Session):
+    # Knows nothing of environment, cookies, credentials and redirects.
+
+    def __init__(self, context: ssl.SSLContext, connections: int, user_agent: str) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers.clear()
+        self.headers.update(
+            {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        )
+        adapter = _Adapter(context, connections)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def fetch(self, source: SourceUrl) -> requests.Response:
+        request = self.prepare_request(requests.Request("GET", source.url))
+        request.url = source.url  # as it was judged, without another normalisation
+        return self.send(request, stream=True, allow_redirects=False, proxies={})
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        # Otherwise requests reads the whole body of a redirect, however large.
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
+        self._context = context
+        super().__init__(pool_connections=_HOSTS_KEPT, pool_maxsize=connections)
+
+    def init_poolmanager(
+        self,
+        connections: int,
+        maxsize: int,
+        block: bool = False,  # noqa: FBT001, FBT002  # the signature is requests'
+        **pool_kwargs: Any,
+    ) -> None:
+        super().init_poolmanager(
+            connections, maxsize, block, ssl_context=self._context, **pool_kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
+
+    def cert_verify(self, *args: Any) -> None:
+        # The context verifies; requests would read the CA bundle again for each connection.
+        pass
+
+
+def _drain(attempt: Attempt, response: requests.Response) -> None:
+    # A short rest is cheaper than a new connection; a longer one is closed unread.
+    with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError):
+        response.raw.read(_DRAIN_BYTES)

@@ -1,0 +1,321 @@
+"""TCP and TLS connections to the very addresses that were approved, under one deadline.
+
+Owns look-up, connecting and the clock of an attempt, down to the single `recv`, and the limit
+on an answer's headers. `address_policy` says which addresses will do; requests, redirects and
+bodies are `image_downloader`'s.
+
+urllib3 makes connections deep inside itself and reuses them in other threads, so they find the
+attempt that they work for in a context variable, which is each thread's own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+import certifi
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from errors import ErrorCode, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from address_policy import AddressPolicy, SourceUrl
+
+MAX_HEADER_BYTES = 64 * 1024  # status line and headers of one answer, 1xx answers included
+MAX_ADDRESSES_TRIED = 8  # of one host; what a stranger's DNS lists beyond is not tried
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """Return the host's addresses in the order of preference; raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How the net is reached; tests hand in their own resolver and record what is connected to.
+
+    `connect` gets a socket and (address, port), `ca_bundle` is the path of a PEM file.
+    """
+
+    resolve: Callable[[str, int], Sequence[str]] = look_up
+    connect: Callable[[socket.socket, tuple[str, int]], None] = socket.socket.connect
+    ca_bundle: str = certifi.where()
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Make a context that demands a certificate of the host, and whose sockets keep time."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=self.ca_bundle)
+        context.sslsocket_class = _TlsSocket
+        return context
+
+
+class Attempt:
+    """One attempt at one image: what its connections must lead to, and by when.
+
+    Entering it makes it the running thread's attempt. `opened` and `received` tell of the
+    exchange since the last `aim`: whether it needed a fresh connection, and the bytes heard.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        network: Network,
+        *,
+        connect_seconds: float,
+        total_seconds: float,
+    ) -> None:
+        self._policy = policy
+        self._network = network
+        self._connect_seconds = connect_seconds
+        self._expires_at = monotonic() + total_seconds
+        self._source: SourceUrl | None = None
+        self._token: Token[Attempt] | None = None
+        self.afresh = False
+        self.opened = False
+        self.received = 0
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._token:
+            _current.reset(self._token)
+
+    def aim(self, source: SourceUrl, *, afresh: bool = False) -> None:
+        """Begin an exchange with the source; nothing else may be connected to.
+
+        `afresh` passes over the kept connections.
+        """
+        self._source = source
+        self.afresh = afresh
+        self.opened = False
+        self.received = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return monotonic() >= self._expires_at
+
+    def remaining(self) -> float:
+        """Return the seconds left; raises TimeoutError when there are none."""
+        seconds = self._expires_at - monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the attempt's time is over")
+        return seconds
+
+    @contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """Draw the deadline nearer for a while."""
+        before = self._expires_at
+        self._expires_at = min(before, monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._expires_at = before
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock for a wait that is not the origin's fault."""
+        began_at = monotonic()
+        try:
+            yield
+        finally:
+            self._expires_at += monotonic() - began_at
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """Hold look-up, TCP and TLS to the time for connecting, and name what goes wrong."""
+        self.opened = True
+        host = self._source.host if self._source else ""
+        try:
+            with self.at_most(self._connect_seconds):
+                yield
+        except TimeoutError:
+            raise ImageError(
+                ErrorCode.TIMEOUT, f"{host} could not be connected to in time."
+            ) from None
+        except ssl.SSLCertVerificationError as error:
+            raise ImageError(
+                ErrorCode.TLS_ERROR,
+                f"{host} has no valid certificate: {error.verify_message}.",
+            ) from None
+        except ssl.SSLError:
+            raise ImageError(
+                ErrorCode.TLS_ERROR, f"No secure connection to {host} could be made."
+            ) from None
+        except OSError:
+            raise ImageError(ErrorCode.CONNECT_ERROR, f"{host} refused the connection.") from None
+
+    def open_socket(self, host: str, port: int) -> socket.socket:
+        """Connect to the first approved address that answers; the caller closes the socket."""
+        source = self._source
+        if not source or (host, port) != (source.host, source.port):
+            raise ImageError(ErrorCode.BLOCKED_ADDRESS, f"{host} is not the host that was judged.")
+        approved = self._policy.approve(source, self._look_up(source))[:MAX_ADDRESSES_TRIED]
+        failure = OSError()
+        for position, address in enumerate(approved):
+            try:
+                seconds = self.remaining() / (len(approved) - position)
+                return self._connect(source, address, seconds)
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _look_up(self, source: SourceUrl) -> Sequence[str]:
+        try:
+            return [str(ipaddress.ip_address(source.host))]
+        except ValueError:
+            pass
+        # getaddrinfo can't be interrupted: it is left behind in its thread when time is over.
+        answer: Future[Sequence[str]] = Future()
+
+        def resolve() -> None:
+            try:
+                answer.set_result(self._network.resolve(source.host, source.port))
+            except Exception as error:  # noqa: BLE001  # raised again in the waiting thread
+                answer.set_exception(error)
+
+        Thread(target=resolve, name="look-up", daemon=True).start()
+        seconds = self.remaining()
+        try:
+            addresses = answer.result(seconds)
+        except TimeoutError:
+            raise
+        except (OSError, UnicodeError):
+            addresses = []
+        if not addresses:
+            raise ImageError(ErrorCode.DNS_ERROR, f"{source.host} has no address.")
+        return addresses
+
+    def _connect(self, source: SourceUrl, address: str, seconds: float) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = _TimedSocket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(seconds)
+            self._network.connect(sock, (address, source.port))
+            self._policy.approve(source, [sock.getpeername()[0]])
+            sock.settimeout(self.remaining())  # for the TLS handshake
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+_current: ContextVar[Attempt] = ContextVar("attempt")
+
+
+class _TimedSocket(socket.socket):
+    # Every wait ends with the attempt, however many of them one read or write takes.
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        attempt = _current.get()
+        self.settimeout(attempt.remaining())
+        size = super().recv_into(*args, **kwargs)
+        attempt.received += size
+        return size
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self.settimeout(_current.get().remaining())
+        super().sendall(*args, **kwargs)
+
+
+class _TlsSocket(_TimedSocket, ssl.SSLSocket):
+    pass
+
+
+class _HeaderReader:
+    # Stands in for an answer's stream while its headers are read.
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = MAX_HEADER_BYTES
+        self.close = stream.close
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._stream.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise ImageError(
+                ErrorCode.TOO_LARGE,
+                f"The origin's answer has more than {MAX_HEADER_BYTES // 1024} KiB of headers.",
+            )
+        return line
+
+
+class _Answer(http.client.HTTPResponse):
+    # http.client's own limits are 64 KiB a line and 100 lines, and it takes a negative chunk
+    # size, which would read without end, and any 1xx but 100 for the final answer.
+
+    def begin(self) -> None:
+        stream: Any = self.fp
+        self.fp: Any = _HeaderReader(stream)
+        try:
+            super().begin()
+        finally:
+            self.fp = stream
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client._read_headers(self.fp)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise ValueError("negative chunk size")
+        return size
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        attempt = _current.get()
+        if attempt.afresh and not attempt.opened:
+            self.close()  # sending connects again
+        super().request(*args, **kwargs)
+
+    def connect(self) -> None:
+        with _current.get().connecting():
+            super().connect()
+
+    def _new_conn(self) -> socket.socket:
+        return _current.get().open_socket(self.host, self.port)
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+POOL_CLASSES = {"http": _Pool, "https": _TlsPool}  # for urllib3's pool manager
