@@ -1,0 +1,171 @@
+"""The structure of an AVIF file: its boxes (ISO/IEC 14496-12 and 23008-12).
+
+Offsets in an AVIF file count from its start, so nothing can be taken out without moving the
+rest. Metadata is overwritten in place instead: its bytes become zero, its type `skip`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from container_structure import Structure, broken, cut_short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TOP_LEVEL = frozenset(
+    [b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"pdin", b"idat", b"sidx"]
+)
+_WITH_META = frozenset([b"moov", b"trak"])
+_NOT_PICTURE = frozenset([b"uuid", b"udta", b"free", b"skip"])
+_METADATA_ITEMS = frozenset([b"Exif", b"mime"])
+_IN_FILE, _IN_IDAT = 0, 1  # what an item's offsets count from
+
+
+class _Box(NamedTuple):
+    kind: bytes
+    start: int
+    payload: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An item's bytes: spans of the file."""
+
+    number: int
+    spans: list[tuple[int, int]]
+
+
+class _Reader:
+    """Reads big-endian numbers one after the other; past the end the image is cut short."""
+
+    def __init__(self, data: bytes | bytearray, at: int, stop: int) -> None:
+        self._data, self.at, self._stop = data, at, stop
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def take(self, size: int) -> bytes:
+        if self.at + size > self._stop:
+            raise broken("its directory ends too early")
+        self.at += size
+        return bytes(self._data[self.at - size : self.at])
+
+
+def survey(data: bytes) -> Structure:
+    """Find the end of the image; size and frames are the decoder's to tell."""
+    boxes = list(_top_level(data))
+    end = boxes[-1].end if boxes else 0
+    if not any(box.kind in {b"meta", b"moov"} for box in boxes):
+        raise cut_short()
+    for meta in _metas(data, end):
+        for item in _items(data, meta):
+            if any(stop > end for _, stop in item.spans):
+                raise cut_short()
+    return Structure(end)
+
+
+def strip(data: bytes) -> bytes:
+    """Return a surveyed image with Exif, XMP and private boxes overwritten."""
+    end = survey(data).end
+    clean = bytearray(data[:end])
+    for meta in _metas(data, end):
+        metadata = _retype_metadata(clean, meta)
+        for item in _items(data, meta):
+            if item.number in metadata:
+                for start, stop in item.spans:
+                    clean[start:stop] = bytes(stop - start)
+    for box in _walk(data, 0, end):
+        if box.kind in _NOT_PICTURE:
+            clean[box.start + 4 : box.start + 8] = b"skip"
+            clean[box.payload : box.end] = bytes(box.end - box.payload)
+    return bytes(clean)
+
+
+def _boxes(data: bytes | bytearray, at: int, stop: int) -> Iterator[_Box]:
+    """Yield the boxes between two offsets; one may claim to end beyond them."""
+    while at + 8 <= stop:
+        size, payload = int.from_bytes(data[at : at + 4], "big"), at + 8
+        if size == 1:
+            size, payload = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
+        end = at + size if size else stop
+        if end < payload:
+            return
+        yield _Box(bytes(data[at + 4 : at + 8]), at, payload, end)
+        at = end
+
+
+def _top_level(data: bytes) -> Iterator[_Box]:
+    """Yield the file's own boxes; what follows and is of no known kind is no part of it."""
+    for box in _boxes(data, 0, len(data)):
+        if box.kind not in _TOP_LEVEL:
+            return
+        if box.end > len(data):
+            raise cut_short()
+        yield box
+
+
+def _walk(data: bytes, at: int, stop: int) -> Iterator[_Box]:
+    """Yield the boxes that may be or hold metadata, those inside movies and tracks too."""
+    for box in _boxes(data, at, stop):
+        if box.end > stop:
+            raise broken("one of its boxes is larger than what it lies in")
+        yield box
+        if box.kind in _WITH_META:
+            yield from _walk(data, box.payload, box.end)
+
+
+def _metas(data: bytes, end: int) -> list[_Box]:
+    return [box for box in _walk(data, 0, end) if box.kind == b"meta"]
+
+
+def _child(data: bytes | bytearray, meta: _Box, kind: bytes) -> _Box | None:
+    """Return a box inside a meta box, which has version and flags before its boxes."""
+    boxes = _boxes(data, meta.payload + 4, meta.end)
+    return next((box for box in boxes if box.kind == kind and box.end <= meta.end), None)
+
+
+def _items(data: bytes, meta: _Box) -> Iterator[_Item]:
+    """Read where items lie (`iloc`, ISO/IEC 14496-12 section 8.11.3)."""
+    iloc, idat = _child(data, meta, b"iloc"), _child(data, meta, b"idat")
+    if iloc is None:
+        return
+    reader = _Reader(data, iloc.payload, iloc.end)
+    version = reader.number(4) >> 24
+    sizes = reader.number(2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version else 0
+    number_size = 4 if version > 1 else 2
+    for _ in range(reader.number(number_size)):
+        number = reader.number(number_size)
+        method = reader.number(2) & 15 if version else _IN_FILE
+        reader.take(2)  # which file: only this one is ever read
+        base = reader.number(base_size)
+        if method == _IN_IDAT:
+            base += idat.payload if idat else 0
+        spans = []
+        for _ in range(reader.number(2)):
+            reader.take(index_size)
+            start = base + reader.number(offset_size)
+            spans.append((start, start + reader.number(length_size)))
+        yield _Item(number, spans if method in {_IN_FILE, _IN_IDAT} else [])
+
+
+def _retype_metadata(clean: bytearray, meta: _Box) -> set[int]:
+    """Rename the items of metadata in place (`iinf`, section 8.11.6); return their numbers."""
+    iinf = _child(clean, meta, b"iinf")
+    if iinf is None:
+        return set()
+    reader = _Reader(clean, iinf.payload, iinf.end)
+    reader.take(4 if reader.number(4) >> 24 else 2)  # how many there are
+    found = set()
+    for infe in _boxes(clean, reader.at, iinf.end):
+        reader = _Reader(clean, infe.payload, min(infe.end, iinf.end))
+        number = reader.number(4 if reader.number(4) >> 24 > 2 else 2)
+        reader.take(2)
+        if reader.take(4) in _METADATA_ITEMS:
+            clean[reader.at - 4 : reader.at] = b"skip"
+            found.add(number)
+    return found

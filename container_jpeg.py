@@ -1,0 +1,84 @@
+"""The structure of a JPEG file: its segments (ITU-T T.81 annex B)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from container_structure import Part, Structure, broken, cut_short, orientation_tiff
+from image_format import unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Inside a scan, FF 00 is a byte of data, FF D0 to FF D7 restart it, and reserved codes are damage.
+_AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+_HEAD = b"\xff\xd8"
+_END = b"\xff\xd9"
+_PLAIN_JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+_STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def _segments(data: bytes) -> Iterator[Part]:
+    """Yield the segments after SOI, a scan with its data, and EOI last; junk is passed over."""
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)
+        if not 0 <= at < len(data) - 1:
+            raise cut_short()
+        code = data[at + 1]
+        if code in {0x00, 0xFF} or code in _STANDALONE:
+            at += 1 if code == 0xFF else 2
+            continue
+        kind = data[at + 1 : at + 2]
+        if code == 0xD9:
+            yield Part(kind, at, at + 2)
+            return
+        end = at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+        if code == 0xDA and (scan_end := _AFTER_SCAN.search(data, end)):
+            end = scan_end.start()
+        elif code == 0xDA or end > len(data):
+            raise cut_short()
+        yield Part(kind, at, end)
+        at = end
+
+
+def survey(data: bytes) -> Structure:
+    """Find the end and size. Raises ImageError, see `image_metadata.survey`."""
+    width = height = scans = end = 0
+    is_baseline = False
+    for kind, start, end in _segments(data):
+        code = kind[0]
+        if code == 0xF7:
+            raise unsupported("a JPEG-LS image")
+        if code in _FRAME_HEADERS and not scans and end - start >= 10:
+            precision, height, width = struct.unpack_from(">BHH", data, start + 4)
+            is_baseline = code in {0xC0, 0xC1}
+            if precision != 8:
+                raise unsupported(f"a JPEG with {precision} bits a colour")
+        scans += code == 0xDA
+    if not width or not height or not scans:
+        raise broken("it has no picture in it")
+    return Structure(end, width, height, is_one_scan=is_baseline and scans == 1)
+
+
+def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
+    """Keep what decoding needs; JFIF and Adobe segments tell the colour model, without extras."""
+    pieces = [_HEAD]
+    for kind, start, end in _segments(data):
+        code = kind[0]
+        payload = data[start + 4 : min(end, start + 18)]
+        if code == 0xE0 and payload.startswith(b"JFIF\0"):
+            pieces.append(_PLAIN_JFIF)
+        elif code == 0xEE and payload.startswith(b"Adobe") and len(payload) >= 12:
+            pieces.append(b"\xff\xee\x00\x0e" + payload[:12])
+        elif code == 0xE2 and payload.startswith(b"ICC_PROFILE\0"):
+            pieces += [data[start:end]] if keep_profile else []
+        elif code < 0xE0:
+            pieces.append(data[start:end])
+    if orientation != 1:
+        exif = b"Exif\0\0" + orientation_tiff(orientation)
+        pieces.insert(1, b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif)
+    return b"".join(pieces)

@@ -1,0 +1,60 @@
+"""What every walk through an image's container shares.
+
+Owns the result of a walk, the shape of one step of it, and the errors that it ends in. The
+walks are `container_jpeg`'s, `container_png`'s, `container_webp`'s, `container_gif`'s and
+`container_avif`'s: each knows where its files end, and which of their parts are no picture.
+None of them decodes, and checksums are the decoders' business.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from errors import ErrorCode, ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What a walk through a container tells. A side of 0: only the decoder can tell."""
+
+    end: int  # where the image ends; what lies behind is no part of it
+    width: int = 0
+    height: int = 0
+    frames: int = 1
+    is_lossless: bool = False  # WebP only
+    is_one_scan: bool = False  # JPEG only: baseline, its pixels in one run of bytes
+
+
+class Part(NamedTuple):
+    """A segment, chunk or block: its kind, and where it lies, header and all."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+def cut_short() -> ImageError:
+    """Return the error for half an image."""
+    return ImageError(ErrorCode.TRUNCATED, "The image is cut short.")
+
+
+def broken(what: str) -> ImageError:
+    """Return the error for a file of the right kind that can't be read."""
+    return ImageError(ErrorCode.DECODE_ERROR, f"The image is broken: {what}.")
+
+
+def count_frame(frames: int, max_frames: int) -> int:
+    """Return one frame more. Raises ImageError `too_many_frames` beyond the limit."""
+    if frames >= max_frames:
+        raise ImageError(
+            ErrorCode.TOO_MANY_FRAMES, f"The animation has more than {max_frames} frames."
+        )
+    return frames + 1
+
+
+def orientation_tiff(orientation: int) -> bytes:
+    """Return the smallest EXIF block that says which way is up (CIPA DC-008 section 4.6)."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)

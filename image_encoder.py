@@ -1,0 +1,193 @@
+"""Encodes a picture: one format, one quality, one effort in; bytes out.
+
+Owns the settings of every encoder. Which format and quality to take, and whether the result
+is good enough, is `image_compressor`'s business. The same picture always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import oxipng
+from PIL import Image, ImageFile
+
+from errors import ErrorCode, ImageError
+from request_options import Effort
+
+if TYPE_CHECKING:
+    from image_loader import Picture
+
+
+class TargetFormat(StrEnum):
+    """What can be stored."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+    GIF = "gif"
+    AVIF = "avif"
+
+
+# The largest side that each format, or its encoder, can write.
+_LARGEST_SIDE = {
+    TargetFormat.JPEG: 65_500,
+    TargetFormat.PNG: 2**31 - 1,
+    TargetFormat.WEBP: 16_383,
+    TargetFormat.GIF: 65_535,
+    TargetFormat.AVIF: 65_535,
+}
+_FULL_COLOUR_QUALITY = 90  # from here on colours have the resolution of brightness
+_OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
+_WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
+_AVIF_SPEEDS = {Effort.FAST: 10, Effort.BALANCED: 8, Effort.BEST: 6}
+_LOSSLESS_WEBP_EFFORT = 75  # `quality` in a lossless WebP
+_SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
+_OPAQUE_FROM = 128  # GIF pixels are transparent or not
+
+
+def encode(
+    picture: Picture, target: TargetFormat, quality: int, effort: Effort, *, is_lossless: bool
+) -> bytes:
+    """Encode the picture; only its first frame where the format has no animation.
+
+    `is_lossless` is heeded by WebP; PNG always is, GIF has 256 colours. A picture with
+    transparency must be flattened for JPEG. Raises ImageError `too_many_pixels` for a side
+    longer than the format can say.
+    """
+    largest = _LARGEST_SIDE[target]
+    if max(picture.size) > largest:
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"A side is longer than the {largest} pixels that a {target.upper()} image can have.",
+        )
+    match target:
+        case TargetFormat.JPEG:
+            return _encode_jpeg(picture.frames[0], quality, effort)
+        case TargetFormat.PNG:
+            return _encode_png(picture, effort)
+        case TargetFormat.WEBP:
+            return _encode_webp(picture, quality, effort, is_lossless=is_lossless)
+        case TargetFormat.GIF:
+            return _encode_gif(picture)
+        case TargetFormat.AVIF:
+            return _encode_avif(picture, quality, effort)
+
+
+def pack_png(png: bytes, effort: Effort) -> bytes:
+    """Pack the very same pixels tighter. Raises `oxipng.PngError` for a broken file."""
+    return oxipng.optimize_from_memory(
+        png, level=_OXIPNG_LEVELS[effort], interlace=oxipng.Interlacing.Off
+    )
+
+
+def pack_gif(image: Image.Image) -> bytes | None:
+    """Pack the very same pixels of a GIF with one frame anew; None where they would change."""
+    packed = _save(image, "GIF", optimize=True)
+    with Image.open(io.BytesIO(packed), formats=["GIF"]) as again:
+        is_same = again.size == image.size and (
+            again.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+        )
+    return packed if is_same else None
+
+
+def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
+    # With `optimize` the encoder can't go on in a second buffer; noise at a high quality takes
+    # more than the one byte a pixel that Pillow expects.
+    ImageFile.MAXBLOCK = max(65536, 6 * frame.width * frame.height)
+    return _save(
+        frame,
+        "JPEG",
+        quality=quality,
+        subsampling="4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0",
+        optimize=effort is not Effort.FAST,
+        progressive=effort is Effort.BEST,
+    )
+
+
+def _encode_png(picture: Picture, effort: Effort) -> bytes:
+    if len(picture.frames) > 1:
+        png = _save(picture.frames[0], "PNG", compress_level=1, **_animation(picture))
+        return pack_png(png, effort)
+    frame = picture.frames[0]
+    colour_types = {
+        "L": oxipng.ColorType.grayscale,
+        "LA": oxipng.ColorType.grayscale_alpha,
+        "RGB": oxipng.ColorType.rgb,
+        "RGBA": oxipng.ColorType.rgba,
+    }
+    raw = oxipng.RawImage(
+        frame.tobytes(), frame.width, frame.height, color_type=colour_types[frame.mode]()
+    )
+    return raw.create_optimized_png(level=_OXIPNG_LEVELS[effort])
+
+
+def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:
+    settings: dict[str, Any] = {
+        "quality": _LOSSLESS_WEBP_EFFORT if is_lossless else quality,
+        "lossless": is_lossless,
+        "method": _WEBP_METHODS[effort],
+    }
+    if len(picture.frames) > 1:
+        settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
+    return _save(picture.frames[0], "WEBP", **settings)
+
+
+def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
+    settings: dict[str, Any] = {
+        "quality": quality,
+        "speed": _AVIF_SPEEDS[effort],
+        "max_threads": 1,
+    }
+    if picture.frames[0].mode != "L":
+        settings["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
+    if len(picture.frames) > 1:
+        settings |= _animation(picture)
+        settings["duration"] = [ms or _SHORTEST_AVIF_FRAME_MS for ms in picture.durations]
+    return _save(picture.frames[0], "AVIF", **settings)
+
+
+def _encode_gif(picture: Picture) -> bytes:
+    frames = [_with_palette(frame) for frame in picture.frames]
+    settings: dict[str, Any] = {}
+    if len(frames) > 1:
+        # A frame with holes must not show the one before through them.
+        settings = _animation(picture) | {"disposal": 2 if picture.has_alpha else 1}
+        settings["append_images"] = frames[1:]
+        del settings["loop"]
+        if picture.plays != 1:
+            settings["loop"] = max(picture.plays - 1, 0)
+    return _save(frames[0], "GIF", **settings)
+
+
+def _with_palette(frame: Image.Image) -> Image.Image:
+    """Return the frame in at most 256 colours, one of them the transparent one if it is needed."""
+    if frame.mode not in {"LA", "RGBA"}:
+        return frame if frame.mode == "L" else frame.quantize(256, Image.Quantize.MEDIANCUT)
+    colours = frame.convert("RGB").quantize(255, Image.Quantize.MEDIANCUT)
+    palette = colours.getpalette() or []
+    colours.putpalette(palette + [0] * (768 - len(palette)))
+    hidden = frame.getchannel("A").point([255] * _OPAQUE_FROM + [0] * (256 - _OPAQUE_FROM))
+    colours.paste(255, mask=hidden)
+    colours.info["transparency"] = 255
+    return colours
+
+
+def _animation(picture: Picture) -> dict[str, Any]:
+    return {
+        "save_all": True,
+        "append_images": picture.frames[1:],
+        "duration": picture.durations,
+        "loop": picture.plays,
+    }
+
+
+def _save(frame: Image.Image, pillow_format: str, **settings: Any) -> bytes:
+    """Save a copy of the frame that has nothing about it but its pixels."""
+    bare = frame.copy() if frame.info else frame
+    has_index = bare.mode in {"P", "L"} and "transparency" in bare.info
+    bare.info = {"transparency": bare.info["transparency"]} if has_index else {}
+    sink = io.BytesIO()
+    bare.save(sink, pillow_format, **settings)
+    return sink.getvalue()

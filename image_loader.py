@@ -1,0 +1,291 @@
+"""Decodes an image into what shall be seen: upright frames in sRGB, of the size asked for.
+
+Owns opening and decoding through Pillow, in which every exception counts as the image's own
+fault, and the order of the steps on each frame. Colours are `image_colour`'s business.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+import container_png
+import image_colour
+from container_structure import Structure, broken, cut_short
+from errors import ImageError
+from image_format import SourceFormat, unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Imported here, so that nothing is left to be loaded later, where no file can be opened.
+_PLUGINS = (
+    *(AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
+    *(MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
+)
+# Pixels are counted here before anything is decoded, and all frames of them.
+Image.MAX_IMAGE_PIXELS = None
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many processes as cores
+
+# Stands for the end of a JPEG. A decoder that lacks pixels asks for more after these, where it
+# would fill the picture up with grey when it saw the end.
+_NO_MORE_JPEG = bytes(16)
+_REDUCING_GAP = 2.0  # how much larger than asked a picture may be decoded, scarcely to be seen
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DNG_VERSION = 50706
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image whose headers are read; `frames` and `image` are still to be decoded."""
+
+    data: bytes
+    format: SourceFormat
+    structure: Structure
+    image: Image.Image
+    frames: int
+    orientation: int
+    profile: bytes | None  # only one that isn't sRGB
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height of the upright image."""
+        width, height = self.image.size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Frames of one size and one mode (L, LA, RGB or RGBA), each shown for milliseconds.
+
+    `plays` is how often the animation runs, 0 for ever.
+    """
+
+    frames: list[Image.Image]
+    durations: list[int]
+    plays: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height."""
+        return self.frames[0].size
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether something of it is transparent."""
+        return self.frames[0].mode in {"LA", "RGBA"}
+
+    def flattened(self, background: str) -> Picture:
+        """Lay every frame over a colour."""
+        frames = [image_colour.flatten(frame, background) for frame in self.frames]
+        return Picture(frames, self.durations, self.plays)
+
+    def resized(self, size: tuple[int, int]) -> Picture:
+        """Scale every frame."""
+        frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in self.frames]
+        return Picture(frames, self.durations, self.plays)
+
+
+def open_source(data: bytes, source_format: SourceFormat, structure: Structure) -> Source:
+    """Read the headers. Raises ImageError `decode_error`, `truncated`, `unsupported_format`."""
+    formats = [source_format.value]
+    pixels = data
+    if source_format is SourceFormat.JPEG:
+        formats.append("MPO")
+        if structure.is_one_scan:
+            pixels = data[: structure.end - 2] + _NO_MORE_JPEG
+    with _blaming_the_image(data, source_format):
+        image = Image.open(io.BytesIO(pixels), formats=formats)
+    if source_format is SourceFormat.TIFF:
+        _check_tiff(image, len(data))
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not image_colour.is_foreign(profile, image.mode):
+        profile = None
+    return Source(
+        data,
+        source_format,
+        structure,
+        image,
+        getattr(image, "n_frames", 1) if source_format is SourceFormat.AVIF else structure.frames,
+        _read_orientation(image),
+        profile,
+    )
+
+
+def load(source: Source, size: tuple[int, int], *, is_animated: bool) -> Picture:
+    """Decode, and bring upright to `size`; only the first frame if not `is_animated`.
+
+    Raises ImageError `decode_error` or `truncated`.
+    """
+    with _blaming_the_image(source.data, source.format):
+        _check_png_pixels(source)
+        if source.frames == 1 or not is_animated:
+            return Picture([_load_frame(source, size)], [0])
+        return _load_animation(source, size)
+
+
+def check(source: Source) -> None:
+    """Decode every frame and keep none. Raises ImageError `decode_error` or `truncated`."""
+    with _blaming_the_image(source.data, source.format):
+        _check_png_pixels(source)
+        for index in _frame_indexes(source):
+            source.image.seek(index)
+            source.image.load()
+
+
+def _check_png_pixels(source: Source) -> None:
+    if source.format is SourceFormat.PNG and not container_png.has_whole_pixels(source.data):
+        raise cut_short()
+
+
+def _frame_indexes(source: Source) -> range:
+    """Return Pillow's numbers of the frames; a PNG may have a still picture before them."""
+    first = 1 if getattr(source.image, "default_image", False) else 0
+    return range(first, first + source.frames)
+
+
+def _load_animation(source: Source, size: tuple[int, int]) -> Picture:
+    frames, durations = [], []
+    for index in _frame_indexes(source):
+        source.image.seek(index)
+        frame = _load_frame(source, size)
+        frames.append(frame.copy() if frame is source.image else frame)
+        durations.append(round(source.image.info.get("duration", 0)))
+    modes = {frame.mode for frame in frames}
+    if len(modes) > 1:
+        mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
+        frames = [frame.convert(mode) for frame in frames]
+    return Picture(frames, durations, _read_plays(source))
+
+
+def _load_frame(source: Source, size: tuple[int, int]) -> Image.Image:
+    image = source.image
+    lying = size if source.orientation < 5 else size[::-1]
+    box = None
+    if image.size != lying:
+        drafted = image.draft(None, tuple(int(side * _REDUCING_GAP) for side in lying))  # type: ignore[arg-type]
+        box = drafted[1] if drafted else None
+    image.load()
+    _mend_png_transparency(source)
+    frame = image_colour.to_plain(image)
+    if frame.size != lying:
+        frame = frame.resize(lying, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+    frame = image_colour.to_srgb(frame, source.profile)
+    if source.format is SourceFormat.PNG and "icc_profile" not in image.info:
+        frame = _with_png_gamma(frame, image.info)
+    if source.orientation != 1:
+        frame = frame.transpose(_TRANSPOSITIONS[source.orientation])
+    if source.frames == 1:
+        is_bmp = source.format is SourceFormat.BMP
+        frame = image_colour.without_unused_alpha(frame, is_zero_unused=is_bmp)
+    return frame
+
+
+def _with_png_gamma(frame: Image.Image, info: dict[Any, Any]) -> Image.Image:
+    gamma = info.get("gamma")
+    if gamma is None or "srgb" in info:
+        return frame
+    return image_colour.with_gamma(frame, gamma)
+
+
+def _mend_png_transparency(source: Source) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits that Pillow brings the pixels to."""
+    transparent = source.image.info.get("transparency")
+    if source.format is not SourceFormat.PNG or transparent is None:
+        return
+    depth = source.data[24]
+    if source.image.mode == "L" and depth < 8:
+        source.image.info["transparency"] = transparent * 255 // ((1 << depth) - 1) & 255
+    elif source.image.mode == "RGB" and depth == 16:
+        source.image.info["transparency"] = tuple(level >> 8 for level in transparent)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1 to 8. TIFF is turned by Pillow as it decodes."""
+    exif = Image.Exif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exif.load(image.info.get("exif") or b"")
+            orientation = exif.get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  whatever broken EXIF does, the picture is still one
+        return 1
+    return orientation if orientation in _TRANSPOSITIONS else 1
+
+
+def _read_plays(source: Source) -> int:
+    """Read how often an animation runs; GIF counts the runs after the first."""
+    loop = source.image.info.get("loop")
+    if source.format is SourceFormat.GIF:
+        return 1 if loop is None else loop + 1 if loop else 0
+    return loop or 0
+
+
+def _check_tiff(image: Image.Image, size_bytes: int) -> None:
+    """Refuse raw images of cameras, and pixels that would lie behind the end of the file."""
+    tags = getattr(image, "tag_v2", {})
+    if _DNG_VERSION in tags:
+        raise unsupported("a camera's raw image")
+    for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
+        starts, sizes = (_as_tuple(tags.get(tag, ())) for tag in (offsets, counts))
+        if any(start + size > size_bytes for start, size in zip(starts, sizes, strict=False)):
+            raise cut_short()
+
+
+def _as_tuple(value: Any) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@contextmanager
+def _blaming_the_image(data: bytes, source_format: SourceFormat) -> Iterator[None]:
+    """Turn whatever Pillow raises while it decodes into an ImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        if "truncated" in str(error).lower() or _is_short(data, source_format):
+            raise cut_short() from error
+        raise broken("it can't be decoded") from error
+
+
+def _is_short(data: bytes, source_format: SourceFormat) -> bool:
+    """Tell of a BMP or TIFF that fails whether there is less of it than it says."""
+    if source_format is SourceFormat.BMP:
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if source_format is SourceFormat.TIFF:
+        order = "<" if data[:1] == b"I" else ">"
+        is_big = 43 in data[2:4]
+        directory = data[8:16] if is_big else data[4:8]
+        wanted = struct.unpack(
+            order + ("Q" if is_big else "I"), directory.ljust(8 if is_big else 4, b"\xff")
+        )
+        return bool(wanted[0] + 2 > len(data))
+    return False
