@@ -1,0 +1,43 @@
+"""`Database` for the event loop: each transaction runs in a thread of a small pool."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from database_helper import Cursor, Database
+
+THREADS: Final = 4
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncDatabase:
+    """Runs functions of a cursor, each in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._threads = ThreadPoolExecutor(THREADS, "database")
+
+    async def run(
+        self, statements: Callable[Concatenate[Cursor, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what `statements(cursor, *args, **kwargs)` returned, committed.
+
+        Raises DatabaseUnavailableError. A cancelled caller doesn't stop the transaction.
+        """
+
+        def transaction() -> T:
+            with self._database.transaction() as cursor:
+                return statements(cursor, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, transaction)
+
+    def close(self) -> None:
+        """Let the threads end; the database itself stays open."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,250 @@
+"""PostgreSQL: the one door to it. No other module imports psycopg2.
+
+Owns the connection pool, transactions, and the statements of uploads and of reading: one short
+function each, named for its meaning. Functions take the cursor of an open transaction, so that
+callers decide what commits together. `schema.sql` explains the tables, `database_schema`
+applies it, `image_queue` has the statements of the work itself.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import select
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2.extras import RealDictCursor
+
+from errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812  # it is a class
+
+    from csv_validator import ProductRow
+
+COPY_BATCH_CHARACTERS: Final = 4 * 2**20  # per table and COPY: bounds the memory of an upload
+CONNECT_SECONDS: Final = 5
+
+
+class Cursor(RealDictCursor):
+    """A cursor of an open transaction; its rows are dictionaries."""
+
+
+class DatabaseUnavailableError(ServiceError):
+    """PostgreSQL is away, full or restarting; the same call may succeed later."""
+
+
+class Database:
+    """Connections that threads share: opened when needed, kept while they live.
+
+    psycopg2's own pool raises when it is exhausted and hands out connections that died while
+    they were idle; waiting and looking first is less code than working around both.
+    """
+
+    def __init__(self, conninfo: str, *, max_connections: int = 16) -> None:
+        self.conninfo = conninfo
+        self._idle: list[Connection] = []
+        self._free = threading.BoundedSemaphore(max_connections)
+
+    def close(self) -> None:
+        """Close the idle connections; transactions under way go on to their end."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """Commit what the block does, or nothing of it.
+
+        Waits for a free connection. Raises DatabaseUnavailableError when PostgreSQL can't be
+        reached or gives up.
+        """
+        with self._free:
+            connection = None
+            try:
+                connection = self._connect()
+                with connection, connection.cursor(cursor_factory=Cursor) as cursor:
+                    yield cursor
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+                raise DatabaseUnavailableError(str(error).strip()) from error
+            finally:
+                if connection and not connection.closed:
+                    self._idle.append(connection)
+
+    def _connect(self) -> Connection:
+        """Return a live connection, dropping those that died while they were idle."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not _is_dead(connection):
+                return connection
+            connection.close()
+        return psycopg2.connect(self.conninfo, connect_timeout=CONNECT_SECONDS)
+
+
+def _is_dead(connection: Connection) -> bool:
+    # PostgreSQL says nothing to an idle connection but good-bye, so anything to read is the end.
+    return bool(connection.closed) or bool(select.select([connection], [], [], 0)[0])
+
+
+# --- Uploads ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UploadCounts:
+    """What an upload holds."""
+
+    products: int
+    images: int
+
+
+def copy_products(cursor: Cursor, request_id: str, products: Iterable[ProductRow]) -> UploadCounts:
+    """COPY products and their images in input order, a batch of each in turn.
+
+    Memory is bounded by COPY_BATCH_CHARACTERS. What `products` raises goes through and rolls
+    the transaction back.
+    """
+    links, images = _CopyBuffer(_COPY_LINKS), _CopyBuffer(_COPY_IMAGES)
+    row = n = 0
+    for row, product in enumerate(products, 1):
+        links.add(
+            request_id,
+            row,
+            product.line,
+            product.serial_number,
+            product.product_name,
+            product.input_image_urls,
+            product.other_cells,
+        )
+        for position, url in enumerate(product.image_urls, 1):
+            n += 1
+            images.add(request_id, n, row, position, url)
+        if links.characters + images.characters >= COPY_BATCH_CHARACTERS:
+            links.flush(cursor)
+            images.flush(cursor)
+    links.flush(cursor)
+    images.flush(cursor)
+    return UploadCounts(products=row, images=n)
+
+
+_COPY_LINKS: Final = (
+    "copy image_links (request_id, row, line, serial_number, product_name, input_image_urls,"
+    " other_cells) from stdin"
+)
+_COPY_IMAGES: Final = "copy images (request_id, n, row, position, input_url) from stdin"
+_COPY_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_ARRAY_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\""})
+
+
+class _CopyBuffer:
+    """Lines of PostgreSQL's text COPY format, on their way to one table."""
+
+    def __init__(self, statement: str) -> None:
+        self._statement = statement
+        self._lines: list[str] = []
+        self.characters = 0
+
+    def add(self, *values: str | int | list[str] | None) -> None:
+        line = "\t".join([_copy_field(value) for value in values])
+        self._lines.append(line)
+        self.characters += len(line)
+
+    def flush(self, cursor: Cursor) -> None:
+        if self._lines:
+            self._lines.append("")
+            cursor.copy_expert(self._statement, io.StringIO("\n".join(self._lines)), size=2**18)
+            self._lines.clear()
+            self.characters = 0
+
+
+def _copy_field(value: str | int | list[str] | None) -> str:
+    if isinstance(value, str):
+        return value.translate(_COPY_ESCAPES) if _needs_escape(value) else value
+    if isinstance(value, list):
+        cells = ",".join([f'"{cell.translate(_ARRAY_ESCAPES)}"' for cell in value])
+        return f"{{{cells}}}".translate(_COPY_ESCAPES)
+    return r"\N" if value is None else str(value)
+
+
+def _needs_escape(text: str) -> bool:
+    return "\\" in text or "\n" in text or "\t" in text or "\r" in text
+
+
+def insert_request(  # one argument a column
+    cursor: Cursor,
+    request_id: str,
+    *,
+    options: dict[str, Any],
+    columns: list[str],
+    counts: UploadCounts,
+    owner: str | None,
+) -> None:
+    """Write the pending row of an upload whose products and images are copied."""
+    cursor.execute(
+        """insert into requests (id, options, columns, products, images, owner)
+           values (%s, %s, %s, %s, %s, %s)""",
+        (request_id, json.dumps(options), columns, counts.products, counts.images, owner),
+    )
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def select_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
+    """Return a request's row with the database's clock as `now`, or None."""
+    cursor.execute("select *, now() from requests where id = %s", (request_id,))
+    return cursor.fetchone()
+
+
+def select_requests(
+    cursor: Cursor, *, limit: int, before: tuple[datetime, str] | None, owner: str | None
+) -> Sequence[dict[str, Any]]:
+    """Return requests, newest first, those created before the pair (created_at, id)."""
+    cursor.execute(
+        """select *, now() from requests
+            where (%(owner)s is null or owner = %(owner)s)
+              and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
+            order by created_at desc, id desc limit %(limit)s""",
+        {
+            "owner": owner,
+            "limit": limit,
+            "at": before[0] if before else None,
+            "id": before[1] if before else None,
+        },
+    )
+    return cursor.fetchall()
+
+
+def select_images(
+    cursor: Cursor, request_id: str, *, state: str | None, after: int, limit: int
+) -> Sequence[dict[str, Any]]:
+    """Return images behind number `after` in input order, with their product's cells."""
+    cursor.execute(
+        """select i.*, l.serial_number, l.product_name, l.input_image_urls, l.other_cells
+             from images i join image_links l using (request_id, row)
+            where i.request_id = %s and i.n > %s and (%s is null or i.state = %s)
+            order by i.n limit %s""",
+        (request_id, after, state, state, limit),
+    )
+    return cursor.fetchall()
+
+
+def is_alive(cursor: Cursor) -> bool:
+    """Tell whether the database answers; it raises where it doesn't."""
+    cursor.execute("select 1")
+    return cursor.fetchone() is not None
+
+
+def update_output_urls(cursor: Cursor, request_id: str, cells: list[tuple[int, str]]) -> None:
+    """Set `output_image_urls` of the products with these row numbers."""
+    cursor.execute(
+        """update image_links l set output_image_urls = c.urls
+             from unnest(%s::integer[], %s::text[]) as c(row, urls)
+            where l.request_id = %s and l.row = c.row""",
+        ([row for row, _ in cells], [urls for _, urls in cells], request_id),
+    )

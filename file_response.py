@@ -1,0 +1,74 @@
+"""Files over HTTP: validators, one range, and headers that make a stranger's bytes harmless.
+
+RFC 9110 sections 13 (conditional requests) and 14 (ranges); of ranges only a single one.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from errors import HttpError
+from http_protocol import Response
+
+if TYPE_CHECKING:
+    from http_protocol import Request
+    from image_store import ImageStore, StoredObject
+
+# Images are another's bytes on our origin: nothing in them may run.
+INERT: Final = "default-src 'none'; sandbox"
+
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
+
+
+def file_response(
+    request: Request, store: ImageStore, file: StoredObject, headers: dict[str, str]
+) -> Response:
+    """Answer GET or HEAD of a stored file: 200, 206, 304, or HttpError 416."""
+    etag = f'"{file.etag}"'
+    common = {
+        "ETag": etag,
+        "Last-Modified": formatdate(file.modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "Content-Security-Policy": INERT,
+        **headers,
+    }
+    if is_unchanged(request, etag):
+        return Response(HTTPStatus.NOT_MODIFIED, b"", common)
+    span = _requested_range(request, etag, file.size)
+    start, end = span or (0, file.size)
+    common["Content-Length"] = str(end - start)
+    if span:
+        common["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
+    return Response(status, store.read(file.key, start, end), common)
+
+
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Tell whether the client's copy is still good (If-None-Match, weak comparison)."""
+    known = request.headers.get("If-None-Match", "")
+    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+    return etag in tags or tags == ["*"]
+
+
+def _requested_range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
+    """Return the half-open range that was asked for; None for all of it."""
+    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if not match or match[0] == "bytes=-" or request.headers.get("If-Range", etag) != etag:
+        return None  # several ranges or another unit: the whole is a right answer too
+    first, last = match.groups()
+    if first:
+        start, end = int(first), min(int(last or size - 1) + 1, size)
+        if last and int(last) < start:
+            return None
+    else:
+        start, end = max(0, size - int(last)), size
+    if start >= end:
+        raise HttpError(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"the file has {size} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, end

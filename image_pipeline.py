@@ -1,0 +1,176 @@
+"""One image's life: download, compress, store; what comes out is an outcome to record.
+
+Owns the threads, decoders and limits that images pass through, and what a failure means: another
+try or the end. Claiming and recording are `image_processor`'s. Lives in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from decoder_pool import DecoderPool
+
+import image_queue
+from address_policy import AddressPolicy, parse_source_url
+from byte_budget import ByteBudget
+from errors import ErrorCode, ImageError
+from image_compressor import ImageLimits
+from image_downloader import DownloadLimits, ImageDownloader
+from image_queue import ClaimedImage, ImageState, Outcome
+from image_store import image_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from async_database import AsyncDatabase
+    from image_compressor import CompressedImage
+    from image_store import ImageStore
+    from request_options import ImageOptions
+    from settings import Settings
+
+BYTES_IN_FLIGHT: Final = 256 * 2**20  # downloaded and not yet compressed, all images together
+STORE_THREADS: Final = 4
+FIRST_RETRY_SECONDS: Final = 1.0
+LONGEST_RETRY_SECONDS: Final = 60.0
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ImagePipeline:
+    """What images pass through. Made and used in one event loop; `close` it there."""
+
+    def __init__(self, settings: Settings, database: AsyncDatabase, store: ImageStore) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._downloader = ImageDownloader(
+            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
+            DownloadLimits(
+                max_bytes=settings.max_image_bytes,
+                connect_seconds=settings.connect_seconds,
+                total_seconds=settings.download_seconds,
+            ),
+            connections=settings.download_concurrency,
+            budget=ByteBudget(max(BYTES_IN_FLIGHT, settings.max_image_bytes)),
+        )
+        self._decoders = DecoderPool(
+            settings.compress_processes,
+            ImageLimits(settings.max_image_pixels, settings.max_image_frames),
+            settings.compress_seconds,
+        )
+        self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
+        self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
+        self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
+        self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """End the decoders and connections; whatever is under way fails."""
+        for executor in (self._downloads, self._codecs, self._stores):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._downloader.close()
+        self._decoders.close()
+
+    async def process(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
+        """Return how this attempt ended. Raises nothing but cancellation."""
+        try:
+            if image.repeats is not None:
+                return await self._repeat(image)
+            return await self._make(image, options)
+        except ImageError as error:
+            return self._failure(image, error)
+        except Exception:
+            logger.exception("image %s-%d", image.request_id, image.n)
+            ours = ImageError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side")
+            return self._failure(image, ours)
+
+    async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
+        """Download, compress and store one image."""
+        async with self._host_slot(parse_source_url(image.input_url).host):
+            source = await _in_thread(self._downloads, self._downloader.download, image.input_url)
+        with source:
+            bytes_in = len(source.data)
+            compressed = await _in_thread(
+                self._codecs, self._decoders.compress, source.data, options
+            )
+        sha256 = await _in_thread(self._stores, self._put, image, compressed)
+        return Outcome(
+            **_identity(image),
+            state=ImageState.SUCCEEDED,
+            bytes_in=bytes_in,
+            bytes_out=len(compressed.data),
+            width=compressed.width,
+            height=compressed.height,
+            format=compressed.format,
+            quality=compressed.quality,
+            sha256=sha256,
+            etag=source.etag,
+            last_modified=source.last_modified,
+        )
+
+    async def _repeat(self, image: ClaimedImage) -> Outcome:
+        """End an image like the earlier one with the same URL, without a second download."""
+        twin = await self._database.run(image_queue.select_twin, image)
+        if twin["state"] == ImageState.SUCCEEDED:
+            source = image_key(image.request_id, twin["n"], twin["format"])
+            target = image_key(image.request_id, image.n, twin["format"])
+            await _in_thread(self._stores, self._store.copy, source, target)
+        result = {name: twin[name] for name in image_queue.RESULT_COLUMNS}
+        return Outcome(**_identity(image), state=ImageState(twin["state"]), reused=True, **result)
+
+    def _put(self, image: ClaimedImage, compressed: CompressedImage) -> str:
+        """Store an output and return its SHA-256."""
+        key = image_key(image.request_id, image.n, compressed.format)
+        self._store.put(key, compressed.data)
+        return hashlib.sha256(compressed.data).hexdigest()
+
+    def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
+        """Return the outcome of a failed attempt: another try, or the end."""
+        has_more_tries = image.attempts + 1 < self._settings.download_attempts
+        return Outcome(
+            **_identity(image),
+            state=ImageState.PENDING
+            if error.is_retryable and has_more_tries
+            else ImageState.FAILED,
+            retry_seconds=_retry_seconds(image.attempts, error.retry_after),
+            error_code=error.code,
+            error_detail=error.detail,
+            http_status=error.http_status,
+        )
+
+    def _host_slot(self, host: str) -> asyncio.Semaphore:
+        slot = self._hosts.get(host)
+        if slot is None:
+            slot = self._hosts[host] = asyncio.Semaphore(self._settings.host_concurrency)
+        return slot
+
+
+async def _in_thread(
+    executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    call = partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
+def _identity(image: ClaimedImage) -> dict[str, Any]:
+    return {
+        "request_id": image.request_id,
+        "n": image.n,
+        "fence": image.fence,
+        "attempts": image.attempts + 1,
+    }
+
+
+def _retry_seconds(attempts: int, retry_after: float | None) -> float:
+    """Return exponential backoff with jitter, or what the origin asked for if that is longer."""
+    backoff: float = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempts)
+    return max(backoff * random.uniform(0.5, 1.5), retry_after or 0.0)  # noqa: S311  # jitter

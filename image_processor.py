@@ -1,0 +1,261 @@
+"""The worker: an asyncio loop thread that works requests off, turn by turn.
+
+Owns what the engine calls (a turn claims images of one request while there is room), the leases,
+and the thread that all of it runs in. `server` runs it beside HTTP; `python image_processor.py`
+runs it alone, any number of times over one database and store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+import image_queue
+import job_queue
+from async_database import AsyncDatabase
+from database_helper import DatabaseUnavailableError, select_request
+from image_pipeline import ImagePipeline
+from in_flight import InFlight
+from outcome_recorder import OutcomeRecorder
+from request_finisher import write_outputs
+from request_options import ImageOptions
+from service_process import service_process
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from database_helper import Cursor, Database
+    from image_queue import ClaimedImage, Outcome
+    from image_store import ImageStore
+    from settings import Settings
+
+CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
+TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
+TURNS: Final = 8  # at a time in one worker
+LEASE_SECONDS: Final = 60.0
+RENEW_SECONDS: Final = LEASE_SECONDS / 3
+RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
+LONGEST_RESTART_SECONDS: Final = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class ImageProcessor:
+    """What the engine calls. Made and used in one event loop."""
+
+    def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
+        self._database = AsyncDatabase(database)
+        self._pipeline = ImagePipeline(settings, self._database, store)
+        self._write_outputs = partial(write_outputs, database, store, settings.base_url)
+        self._recorder = OutcomeRecorder(self._write_outcomes)
+        self._in_flight = InFlight()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+
+    async def begin(self, request_id: str) -> None:
+        """Take a pending request into work."""
+        await self._database.run(_begin, request_id)
+
+    async def run_turn(self, request_id: str, lane: int) -> None:
+        """Claim images of a request and start them, for TURN_SECONDS; then hand the rest on.
+
+        A turn doesn't wait for the images that it started: they go on while the next turn
+        claims, so that the pipeline stays full.
+        """
+        request = await self._database.run(select_request, request_id)
+        if request is None:
+            return
+        options = ImageOptions.from_json(request["options"])
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                while not self._is_draining and await self._claim(request_id, options):
+                    pass
+        except TimeoutError:
+            pass
+        await self._database.run(_hand_on, request_id, lane)
+
+    async def finish(self, request_id: str) -> None:
+        """Write the output CSV and the report, then the final status."""
+        await asyncio.to_thread(self._write_outputs, request_id)
+
+    async def sweep(self) -> None:
+        """Give back what dead workers held, and restart requests that nobody works on."""
+        await self._database.run(_sweep)
+
+    async def record_and_renew(self) -> None:
+        """Record outcomes and keep the leases of what is in flight, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._recorder.run())
+            tasks.create_task(self._renew_leases())
+
+    async def drain(self) -> None:
+        """Begin no image more; return when those under way are recorded."""
+        self._is_draining = True
+        await self._in_flight.wait_empty()
+
+    async def close(self) -> None:
+        """End everything; what is still in flight is given back for another worker."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if len(self._in_flight):
+            logger.warning("handing back %d images", len(self._in_flight))
+            await self._database.run(image_queue.give_back, self._in_flight.images)
+        self._pipeline.close()
+        self._database.close()
+
+    async def _claim(self, request_id: str, options: ImageOptions) -> bool:
+        """Claim and start images as room allows; tell whether there were any."""
+        room = await self._in_flight.room(request_id)
+        # Shielded: what is claimed must be started, even if the turn's time is over meanwhile.
+        return await asyncio.shield(self._claim_now(request_id, options, min(room, CLAIM_BATCH)))
+
+    async def _claim_now(self, request_id: str, options: ImageOptions, limit: int) -> bool:
+        images = await self._database.run(
+            image_queue.claim_images, request_id, limit=limit, lease_seconds=LEASE_SECONDS
+        )
+        self._in_flight.add(images)
+        for image in images:
+            task = asyncio.create_task(self._process(image, options))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return bool(images)
+
+    async def _process(self, image: ClaimedImage, options: ImageOptions) -> None:
+        outcome = await self._pipeline.process(image, options)
+        await self._recorder.record(outcome)
+        await self._in_flight.discard(image)
+
+    async def _write_outcomes(self, outcomes: list[Outcome]) -> None:
+        await self._database.run(_record, outcomes)
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._database.run(
+                    image_queue.renew_leases, self._in_flight.images, lease_seconds=LEASE_SECONDS
+                )
+            except DatabaseUnavailableError as error:
+                logger.warning("leases wait for the database: %s", error)
+
+
+# Transactions: statements and the jobs that follow from them, committed together.
+
+
+def _begin(cursor: Cursor, request_id: str) -> None:
+    request = image_queue.begin_request(cursor, request_id)
+    if request:
+        for lane in range(job_queue.count_lanes(request["images"])):
+            job_queue.defer_turn(cursor, request_id, lane)
+
+
+def _hand_on(cursor: Cursor, request_id: str, lane: int) -> None:
+    due = image_queue.select_next_due(cursor, request_id)
+    if due:
+        job_queue.defer_turn(cursor, request_id, lane, due=due)
+
+
+def _record(cursor: Cursor, outcomes: list[Outcome]) -> None:
+    recorded = image_queue.record_outcomes(cursor, outcomes)
+    for request_id in recorded.finished:
+        job_queue.defer_finish(cursor, request_id)
+    for request_id, due in recorded.due.items():
+        job_queue.defer_turn(cursor, request_id, 0, due=due)
+
+
+def _sweep(cursor: Cursor) -> None:
+    expired = image_queue.give_back_expired(cursor)
+    restarted = job_queue.restart_idle_requests(cursor)
+    if expired or restarted:
+        logger.warning("%d leases expired, %d requests restarted", expired, restarted)
+
+
+class WorkerThread:
+    """The background loop: starts on entering, drains on leaving.
+
+    Outlives the database: while that is away the engine is started again and again.
+    """
+
+    def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._work())
+
+    async def _work(self) -> None:
+        processor = ImageProcessor(self._settings, self._database, self._store)
+        upkeep = asyncio.create_task(processor.record_and_renew())
+        engine = asyncio.create_task(self._run_engine(processor))
+        await self._stop.wait()
+        try:
+            async with asyncio.timeout(self._settings.shutdown_seconds):
+                await processor.drain()
+        except TimeoutError:
+            logger.warning("some images took longer than SHUTDOWN_SECONDS")
+        await _end(engine)
+        await _end(upkeep)
+        await processor.close()
+
+    async def _run_engine(self, processor: ImageProcessor) -> None:
+        pause = RESTART_SECONDS
+        while True:
+            app = job_queue.build_app(self._database.conninfo, processor)
+            try:
+                async with app.open_async():
+                    await processor.sweep()
+                    pause = RESTART_SECONDS
+                    await job_queue.run_worker(
+                        app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds
+                    )
+            except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
+                logger.warning("the engine stopped, again in %.0f s: %s", pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def main() -> None:
+    """Run a worker alone until SIGTERM or SIGINT."""
+    argparse.ArgumentParser(
+        description="A worker alone: works requests off until Ctrl-C. Run any number of them over "
+        "one DATABASE_URL and STORAGE_URL; README.md has the settings."
+    ).parse_args()
+    with (
+        service_process() as process,
+        WorkerThread(process.settings, process.database, process.store),
+    ):
+        print("Working until Ctrl-C", flush=True)  # noqa: T201  # a command speaks by printing
+        process.wait_for_signal()
+
+
+if __name__ == "__main__":
+    main()

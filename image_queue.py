@@ -1,0 +1,306 @@
+"""The statements of the work: begin a request, claim images, record outcomes, finish.
+
+The rows of `images` are the queue and the truth (`schema.sql` draws their states). Every
+function takes the cursor of an open transaction and opens none; waking workers is
+`job_queue`'s, doing the work `image_processor`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from database_helper import Cursor
+
+
+class RequestStatus(StrEnum):
+    """The life cycle of a request; `schema.sql` draws it."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class ImageState(StrEnum):
+    """The life cycle of an image; `schema.sql` draws it."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedImage:
+    """An image that is ours until its lease ends. `repeats` is the n of its earlier twin."""
+
+    request_id: str
+    n: int
+    fence: int
+    attempts: int
+    input_url: str
+    repeats: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt at a claimed image ended. Sizes are bytes, dimensions pixels.
+
+    A `pending` one is to be tried again in `retry_seconds`.
+    """
+
+    request_id: str
+    n: int
+    fence: int
+    attempts: int
+    state: ImageState
+    retry_seconds: float = 0.0
+    reused: bool = False
+    error_code: str | None = None
+    error_detail: str | None = None
+    http_status: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    quality: str | None = None
+    sha256: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+# What an image that repeats another takes over from it.
+RESULT_COLUMNS = (
+    "error_code",
+    "error_detail",
+    "http_status",
+    "bytes_in",
+    "bytes_out",
+    "width",
+    "height",
+    "format",
+    "quality",
+    "sha256",
+    "etag",
+    "last_modified",
+)
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What has to follow a batch of outcomes: requests to finish, and when to wake others."""
+
+    finished: list[str] = field(default_factory=list)
+    due: dict[str, datetime] = field(default_factory=dict)
+
+
+def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
+    """Take a pending request into work; None when it is not pending any more.
+
+    An image whose URL stood earlier in the request is made to wait for that one.
+    """
+    cursor.execute(
+        """update requests set status = 'processing', started_at = now()
+            where id = %s and status = 'pending' returning *""",
+        (request_id,),
+    )
+    request = cursor.fetchone()
+    if request:
+        cursor.execute(
+            """with repeated as (
+                   select input_url, min(n) as first from images where request_id = %(id)s
+                    group by input_url having count(*) > 1)
+               update images i set repeats = repeated.first, due_at = 'infinity'
+                 from repeated
+                where i.request_id = %(id)s and i.input_url = repeated.input_url
+                  and i.n <> repeated.first""",
+            {"id": request_id},
+        )
+    return request
+
+
+def claim_images(
+    cursor: Cursor, request_id: str, *, limit: int, lease_seconds: float
+) -> list[ClaimedImage]:
+    """Claim up to `limit` due images of a request that is processing, in input order."""
+    cursor.execute(
+        """update images set state = 'running', fence = fence + 1,
+                  lease_until = now() + make_interval(secs => %(lease)s)
+            where (request_id, n) in (
+                select request_id, n from images
+                 where request_id = %(id)s and state = 'pending' and due_at <= now()
+                   and exists (select from requests where id = %(id)s and status = 'processing')
+                 order by due_at, n limit %(limit)s for update skip locked)
+            returning n, fence, attempts, input_url, repeats""",
+        {"id": request_id, "limit": limit, "lease": lease_seconds},
+    )
+    claimed = [ClaimedImage(request_id=request_id, **row) for row in cursor.fetchall()]
+    return sorted(claimed, key=lambda image: image.n)
+
+
+def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_seconds: float) -> None:
+    """Extend the leases that are still ours."""
+    cursor.execute(
+        """update images i set lease_until = now() + make_interval(secs => %s)
+             from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
+            where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
+              and i.state = 'running'""",
+        (lease_seconds, json.dumps([_key(image) for image in images])),
+    )
+
+
+def give_back(cursor: Cursor, images: Iterable[ClaimedImage]) -> None:
+    """Make claimed images that were not begun claimable at once, the attempt not counted."""
+    cursor.execute(
+        """update images i set state = 'pending', lease_until = null, due_at = '-infinity'
+             from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
+            where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
+              and i.state = 'running'""",
+        (json.dumps([_key(image) for image in images]),),
+    )
+
+
+def _key(image: ClaimedImage) -> dict[str, Any]:
+    return {"request_id": image.request_id, "n": image.n, "fence": image.fence}
+
+
+def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
+    """Write outcomes, count them, and say what follows.
+
+    An outcome whose fence is no longer its image's changes nothing and is not counted.
+    """
+    cursor.execute(
+        """update images i set
+                  state = o.state, lease_until = null, attempts = o.attempts, reused = o.reused,
+                  due_at = case o.state when 'pending'
+                      then now() + make_interval(secs => o.retry_seconds) else i.due_at end,
+                  error_code = o.error_code, error_detail = o.error_detail,
+                  http_status = o.http_status, bytes_in = o.bytes_in, bytes_out = o.bytes_out,
+                  width = o.width, height = o.height, format = o.format, quality = o.quality,
+                  sha256 = o.sha256, etag = o.etag, last_modified = o.last_modified
+             from jsonb_to_recordset(%s) as o(
+                  request_id text, n integer, fence integer, attempts integer, state text,
+                  retry_seconds double precision, reused boolean, error_code text,
+                  error_detail text, http_status integer, bytes_in bigint, bytes_out bigint,
+                  width integer, height integer, format text, quality text, sha256 text,
+                  etag text, last_modified text)
+            where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
+              and i.state = 'running'
+        returning i.request_id, i.n, i.state, i.due_at, i.error_code, i.bytes_in, i.bytes_out""",
+        (json.dumps([asdict(outcome) for outcome in outcomes]),),
+    )
+    by_request: dict[str, list[dict[str, Any]]] = {}
+    for row in cursor.fetchall():
+        by_request.setdefault(row["request_id"], []).append(row)
+    recorded = Recorded()
+    for request_id, rows in sorted(by_request.items()):  # one lock order for all workers
+        ended = [row for row in rows if row["state"] != ImageState.PENDING]
+        due = [row["due_at"] for row in rows if row["state"] == ImageState.PENDING]
+        due += _release_repeating(cursor, request_id, [row["n"] for row in ended])
+        if due:
+            recorded.due[request_id] = min(due)
+        if ended and _count(cursor, request_id, ended):
+            recorded.finished.append(request_id)
+    return recorded
+
+
+def _release_repeating(cursor: Cursor, request_id: str, ended: list[int]) -> list[datetime]:
+    """Let the images go on that waited for these to end; return when, if there are any."""
+    cursor.execute(
+        """update images set due_at = now()
+            where request_id = %s and repeats = any(%s) and state = 'pending'
+              and due_at = 'infinity'
+        returning due_at""",
+        (request_id, ended),
+    )
+    return [row["due_at"] for row in cursor.fetchall()]
+
+
+def _count(cursor: Cursor, request_id: str, ended: list[dict[str, Any]]) -> bool:
+    """Add ended images to their request's counters; tell whether they were the last."""
+    states = Counter(row["state"] for row in ended)
+    good = [row for row in ended if row["state"] == ImageState.SUCCEEDED]
+    codes = Counter(row["error_code"] for row in ended if row["error_code"])
+    cursor.execute(
+        """update requests set
+                  succeeded = succeeded + %s, failed = failed + %s, cancelled = cancelled + %s,
+                  bytes_in = bytes_in + %s, bytes_out = bytes_out + %s,
+                  errors_by_code = (
+                      select coalesce(jsonb_object_agg(code, total), '{}') from (
+                          select key as code, sum(value::bigint) as total from (
+                              select * from jsonb_each_text(errors_by_code)
+                              union all select * from jsonb_each_text(%s)) as counts
+                           group by key) as totals)
+            where id = %s
+        returning succeeded + failed + cancelled = images as is_done""",
+        (
+            states[ImageState.SUCCEEDED],
+            states[ImageState.FAILED],
+            states[ImageState.CANCELLED],
+            sum(row["bytes_in"] for row in good),
+            sum(row["bytes_out"] for row in good),
+            json.dumps(codes),
+            request_id,
+        ),
+    )
+    row = cursor.fetchone()
+    return bool(row and row["is_done"])
+
+
+def select_next_due(cursor: Cursor, request_id: str) -> datetime | None:
+    """Return when the next pending image of a request may be claimed; None if none waits."""
+    cursor.execute(
+        """select due_at from images
+            where request_id = %s and state = 'pending' and due_at < 'infinity'
+            order by due_at, n limit 1""",
+        (request_id,),
+    )
+    row = cursor.fetchone()
+    return row["due_at"] if row else None
+
+
+def select_twin(cursor: Cursor, image: ClaimedImage) -> dict[str, Any]:
+    """Return the row of the ended image that `image` repeats."""
+    cursor.execute(
+        "select * from images where request_id = %s and n = %s", (image.request_id, image.repeats)
+    )
+    twin = cursor.fetchone()
+    assert twin is not None  # noqa: S101  # rows of one request are written and deleted together
+    return twin
+
+
+def finish_request(cursor: Cursor, request_id: str) -> bool:
+    """Set the final status, once; the output CSVs must be in the store by then."""
+    cursor.execute(
+        """update requests set finished_at = now(), status = case
+                  when status = 'cancelling' then 'cancelled'
+                  when succeeded = images then 'completed'
+                  when succeeded = 0 then 'failed'
+                  else 'completed_with_errors' end
+            where id = %s and finished_at is null
+              and succeeded + failed + cancelled = images""",
+        (request_id,),
+    )
+    return cursor.rowcount == 1
+
+
+def give_back_expired(cursor: Cursor) -> int:
+    """Make the images of workers that are gone claimable again; return how many."""
+    cursor.execute(
+        """update images set state = 'pending', lease_until = null, due_at = '-infinity'
+            where state = 'running' and lease_until < now()"""
+    )
+    return cursor.rowcount

@@ -1,0 +1,124 @@
+"""Rows as the JSON that clients see. Pure: dictionaries in, dictionaries out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from errors import is_retryable
+from image_queue import ImageState, RequestStatus
+from image_store import image_key, output_csv_key, report_csv_key
+
+Row = dict[str, Any]
+
+
+def status_document(row: Row, base_url: str) -> dict[str, Any]:
+    """Return what `GET /status/{id}` says of a row of `requests` with `now` in it."""
+    return {
+        "request_id": row["id"],
+        "status": row["status"],
+        "created_at": _time(row["created_at"]),
+        "started_at": _time(row["started_at"]),
+        "finished_at": _time(row["finished_at"]),
+        "options": row["options"],
+        "products": row["products"],
+        "progress": _progress(row),
+        "bytes_in": row["bytes_in"],
+        "bytes_out": row["bytes_out"],
+        "saved_percent": _saved_percent(row["bytes_in"], row["bytes_out"]),
+        "errors_by_code": row["errors_by_code"],
+        "webhook": None,
+        "links": _links(row, base_url),
+    }
+
+
+def image_document(row: Row, base_url: str) -> dict[str, Any]:
+    """Return what `GET /status/{id}/images` says of a row of `images` with its product."""
+    shown = (
+        *("row", "serial_number", "product_name", "position", "input_url"),
+        *("state", "reused", "attempts", "bytes_in", "bytes_out", "width", "height"),
+        *("format", "sha256"),
+    )
+    document = {name: row[name] for name in shown}
+    return document | {
+        "output_url": output_url(row, base_url),
+        "quality": _quality(row["quality"]),
+        "error": _error(row),
+    }
+
+
+def output_url(row: Row, base_url: str) -> str | None:
+    """Return where an image's output is served; None unless it succeeded."""
+    if row["state"] != ImageState.SUCCEEDED:
+        return None
+    return f"{base_url}/{image_key(row['request_id'], row['n'], row['format'])}"
+
+
+def status_path(request_id: str) -> str:
+    """Return the path at which a request's status is served."""
+    return f"/status/{request_id}"
+
+
+def is_finished(row: Row) -> bool:
+    """Tell whether nothing of a request will change by itself any more."""
+    return row["finished_at"] is not None
+
+
+def _progress(row: Row) -> dict[str, Any]:
+    done = row["succeeded"] + row["failed"] + row["cancelled"]
+    left = row["images"] - done
+    rate = _images_per_second(row, done)
+    return {
+        "total": row["images"],
+        "done": done,
+        "succeeded": row["succeeded"],
+        "failed": row["failed"],
+        "percent": round(100 * done / row["images"], 1),
+        "images_per_second": rate and round(rate, 2),
+        "eta_seconds": round(left / rate)
+        if rate and row["status"] != RequestStatus.PENDING
+        else None,
+    }
+
+
+def _images_per_second(row: Row, done: int) -> float | None:
+    if row["started_at"] is None or not done:
+        return None
+    end: datetime = row["finished_at"] or row["now"]
+    return float(done / max((end - row["started_at"]).total_seconds(), 0.001))
+
+
+def _saved_percent(bytes_in: int, bytes_out: int) -> float | None:
+    return round(100 * (1 - bytes_out / bytes_in), 1) if bytes_in else None
+
+
+def _links(row: Row, base_url: str) -> dict[str, str | None]:
+    self_url, finished = base_url + status_path(row["id"]), is_finished(row)
+    return {
+        "self": self_url,
+        "images": f"{self_url}/images",
+        "output_csv": f"{base_url}/{output_csv_key(row['id'])}" if finished else None,
+        "report_csv": f"{base_url}/{report_csv_key(row['id'])}" if finished else None,
+    }
+
+
+def _error(row: Row) -> dict[str, Any] | None:
+    if row["error_code"] is None:
+        return None
+    return {
+        "code": row["error_code"],
+        "detail": row["error_detail"],
+        "http_status": row["http_status"],
+        "retryable": is_retryable(row["error_code"]),
+    }
+
+
+def _quality(text: str | None) -> int | str | None:
+    return int(text) if text and text.isdigit() else text
+
+
+def _time(moment: datetime | None) -> str | None:
+    """Return RFC 3339 in UTC with a Z."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,328 @@
+"""The service's HTTP: which route does what, who may ask, and `main()`, the whole in one process.
+
+A status is one database read, never a question to the worker. `http_protocol` speaks to the
+clients, `upload_intake` takes uploads in, `request_view` words the answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import json
+import logging
+import re
+import sys
+from contextlib import ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from database_helper import (
+    DatabaseUnavailableError,
+    is_alive,
+    select_images,
+    select_request,
+    select_requests,
+)
+from errors import HttpError, ImageError
+from file_response import file_response, is_unchanged
+from http_protocol import HttpServer, Response, json_response
+from image_processor import WorkerThread
+from image_queue import ImageState
+from image_store import output_csv_key, report_csv_key
+from paging import (
+    image_cursor,
+    parse_image_cursor,
+    parse_limit,
+    parse_request_cursor,
+    request_cursor,
+)
+from request_view import image_document, is_finished, status_document
+from service_process import service_process
+from upload_intake import UploadIntake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from database_helper import Database
+    from http_protocol import Request
+    from image_store import ImageStore
+    from settings import Settings
+
+ROOT: Final = Path(__file__).parent
+RETRY_SECONDS: Final = 5  # asked of clients while database or store are away
+LONGEST_POLL_SECONDS: Final = 10
+_ID: Final = "[0-9a-f]{32}"
+_CONTENT_TYPES: Final = {
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "avif": "image/avif",
+    "bmp": "image/bmp",
+    "tif": "image/tiff",
+    "csv": "text/csv; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+}
+_FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+_REVALIDATED: Final = {"Cache-Control": "no-cache"}
+
+logger = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """A request on its way to its handler: the path's groups, and the caller's key digest."""
+
+    request: Request
+    groups: tuple[str, ...]
+    owner: str | None
+
+
+class Route(NamedTuple):
+    """A path and what answers each method; `is_public` needs no key."""
+
+    pattern: re.Pattern[str]
+    methods: dict[str, Callable[[Call], Response]]
+    is_public: bool = False
+
+
+class Api:
+    """Answers requests. Shared by the server's threads."""
+
+    def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._intake = UploadIntake(settings, database)
+        self.is_draining = False
+        image = rf"/(uploads/({_ID})/\2-[1-9][0-9]{{0,9}}\.(?:jpg|png|webp|gif|avif))"
+        self._routes = [
+            _route("/upload", POST=self._upload),
+            _route("/requests", GET=self._requests),
+            _route(f"/status/({_ID})", GET=self._status),
+            _route(f"/status/({_ID})/images", GET=self._images),
+            _route(rf"/static/({_ID})(-report)?\.csv", is_public=True, GET=self._csv),
+            _route(image, is_public=True, GET=self._image),
+            _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", GET=self._project_file),
+            _route("/", is_public=True, GET=self._page),
+            _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
+            _route("/healthz", is_public=True, GET=self._healthz),
+            _route("/readyz", is_public=True, GET=self._readyz),
+        ]
+
+    def answer(self, request: Request) -> Response:
+        """Return the response to a request. Raises HttpError, or what the connection raised."""
+        try:
+            return self._route(request)
+        except (HttpError, ConnectionError):
+            raise
+        except (DatabaseUnavailableError, ImageError) as error:
+            logger.warning("%s %s: %s", request.method, request.path, error)
+            raise _unavailable("the database or the store is away, try again later") from error
+        except Exception as error:
+            logger.exception("%s %s", request.method, request.path)
+            raise HttpError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side"
+            ) from error
+
+    def _route(self, request: Request) -> Response:
+        for route in self._routes:
+            if match := route.pattern.fullmatch(request.path):
+                owner = None if route.is_public else self._authenticate(request)
+                method = "GET" if request.method == "HEAD" else request.method
+                if method not in route.methods:
+                    raise _wrong_method(route)
+                return route.methods[method](Call(request, match.groups(), owner))
+        self._authenticate(request)
+        raise _not_found()
+
+    def _authenticate(self, request: Request) -> str | None:
+        """Return the digest of the caller's key; None when no keys are asked for."""
+        if not self._settings.api_keys:
+            return None
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).hexdigest()
+        # Every digest is compared, so that the time tells nothing of which one was near.
+        known = [hmac.compare_digest(digest, accepted) for accepted in self._settings.api_keys]
+        if scheme.lower() != "bearer" or not any(known):
+            raise HttpError(
+                HTTPStatus.UNAUTHORIZED,
+                "a valid key is needed: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return digest
+
+    def _upload(self, call: Call) -> Response:
+        if self.is_draining:
+            raise _unavailable("the service is stopping")
+        return self._intake.take(call.request, call.owner)
+
+    def _requests(self, call: Call) -> Response:
+        limit = parse_limit(call.request.query)
+        before = parse_request_cursor(call.request.query)
+        with self._database.transaction() as cursor:
+            rows = select_requests(cursor, limit=limit + 1, before=before, owner=call.owner)
+        return json_response(
+            {
+                "requests": [status_document(row, self._base_url) for row in rows[:limit]],
+                "next_cursor": request_cursor(rows[limit - 1]) if len(rows) > limit else None,
+            },
+            headers=_REVALIDATED,
+        )
+
+    def _status(self, call: Call) -> Response:
+        row = self._find_request(call)
+        document = status_document(row, self._base_url)
+        etag = f'"{hashlib.sha256(json.dumps(document).encode()).hexdigest()[:32]}"'
+        headers = {"ETag": etag, **_REVALIDATED}
+        if not is_finished(row):
+            eta = document["progress"]["eta_seconds"] or 0
+            headers["Retry-After"] = str(max(1, min(LONGEST_POLL_SECONDS, eta // 10)))
+        if is_unchanged(call.request, etag):
+            return Response(HTTPStatus.NOT_MODIFIED, b"", headers)
+        return json_response(document, headers=headers)
+
+    def _images(self, call: Call) -> Response:
+        query = call.request.query
+        limit, after, state = parse_limit(query), parse_image_cursor(query), query.get("state")
+        if state is not None and state not in set(ImageState):
+            raise HttpError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"state: not one of {', '.join(ImageState)}"
+            )
+        request_id = self._find_request(call)["id"]
+        with self._database.transaction() as cursor:
+            rows = select_images(cursor, request_id, state=state, after=after, limit=limit + 1)
+        return json_response(
+            {
+                "images": [image_document(row, self._base_url) for row in rows[:limit]],
+                "next_cursor": image_cursor(rows[limit - 1]) if len(rows) > limit else None,
+            },
+            headers=_REVALIDATED,
+        )
+
+    def _csv(self, call: Call) -> Response:
+        request_id, is_report = call.groups
+        with self._database.transaction() as cursor:
+            row = select_request(cursor, request_id)
+        if row is None or not is_finished(row):
+            raise _not_found("there is no such CSV, or not yet: see the request's status")
+        key = (report_csv_key if is_report else output_csv_key)(request_id)
+        name = key.rpartition("/")[2]
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return self._file(call.request, key, _REVALIDATED | disposition)
+
+    def _image(self, call: Call) -> Response:
+        return self._file(call.request, call.groups[0], _FOREVER)
+
+    def _file(self, request: Request, key: str, headers: dict[str, str]) -> Response:
+        file = self._store.find(key)
+        if file is None:
+            raise _not_found()
+        return file_response(request, self._store, file, headers | _content_type(key))
+
+    def _page(self, call: Call) -> Response:  # noqa: ARG002  # every handler takes the call
+        return _own_file("web/index.html", {"Content-Security-Policy": self._page_policy()})
+
+    def _project_file(self, call: Call) -> Response:
+        return _own_file(call.groups[0], {})
+
+    def _page_policy(self) -> str:
+        return (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+            f"img-src 'self' {self._base_url}; form-action 'self'; base-uri 'none'; "
+            "frame-ancestors 'none'"
+        )
+
+    def _healthz(self, call: Call) -> Response:  # noqa: ARG002
+        return json_response({"status": "ok"})
+
+    def _readyz(self, call: Call) -> Response:  # noqa: ARG002
+        with self._database.transaction() as cursor:
+            is_alive(cursor)
+        self._store.check()
+        if self.is_draining:
+            raise _unavailable("the service is stopping")
+        return json_response({"status": "ready"})
+
+    def _find_request(self, call: Call) -> dict[str, Any]:
+        """Return the row of the caller's request. Raises HttpError 404, also for another's."""
+        with self._database.transaction() as cursor:
+            row = select_request(cursor, call.groups[0])
+        if row is None or (row["owner"] != call.owner and self._settings.api_keys):
+            raise _not_found("there is no request with this id")
+        return row
+
+    @property
+    def _base_url(self) -> str:
+        return self._settings.base_url
+
+
+def _route(path: str, *, is_public: bool = False, **methods: Callable[[Call], Response]) -> Route:
+    return Route(re.compile(path), methods, is_public)
+
+
+def _own_file(name: str, headers: dict[str, str]) -> Response:
+    """Answer with a file that the project ships."""
+    path = ROOT / name
+    if not path.is_file():
+        raise _not_found()
+    return Response(HTTPStatus.OK, path.read_bytes(), headers | _content_type(name) | _REVALIDATED)
+
+
+def _content_type(name: str) -> dict[str, str]:
+    return {"Content-Type": _CONTENT_TYPES[name.rpartition(".")[2]]}
+
+
+def _wrong_method(route: Route) -> HttpError:
+    allowed = [*route.methods, "HEAD"] if "GET" in route.methods else list(route.methods)
+    return HttpError(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        f"this takes {' and '.join(allowed)}",
+        headers={"Allow": ", ".join(allowed)},
+    )
+
+
+def _not_found(detail: str = "there is nothing here") -> HttpError:
+    return HttpError(HTTPStatus.NOT_FOUND, detail)
+
+
+def _unavailable(detail: str) -> HttpError:
+    return HttpError(
+        HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_SECONDS)}
+    )
+
+
+def main() -> None:
+    """Serve HTTP, with the worker's loop beside it unless --no-worker, until a signal."""
+    parser = argparse.ArgumentParser(
+        description="Compresses every image that a product CSV names. Settings are environment "
+        "variables; README.md has them all."
+    )
+    parser.add_argument("--no-worker", action="store_true", help="HTTP alone; workers run apart")
+    arguments = parser.parse_args()
+    with service_process() as process, ExitStack() as stack:
+        server = _listen(process.settings)
+        settings = process.settings.with_port(server.server_port)
+        api = Api(settings, process.database, process.store)
+        stack.callback(server.shutdown)
+        if not arguments.no_worker:
+            stack.enter_context(WorkerThread(settings, process.database, process.store))
+        server.start(api.answer)
+        print(f"Listening on {settings.own_url}", flush=True)  # noqa: T201  # a command speaks
+        process.wait_for_signal()
+        api.is_draining = True  # while the worker drains, status goes on and uploads don't
+
+
+def _listen(settings: Settings) -> HttpServer:
+    try:
+        return HttpServer(settings.host, settings.port)
+    except OSError as error:
+        sys.exit(f"cannot listen on HOST={settings.host} PORT={settings.port}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

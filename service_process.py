@@ -1,0 +1,91 @@
+"""What every long-running command does alike: settings, log, PostgreSQL, signals."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from database_helper import Database, DatabaseUnavailableError
+from database_schema import apply_schema
+from embedded_postgres import EmbeddedPostgres
+from errors import ImageError, SettingsError
+from image_store import ImageStore
+from service_log import configure_log
+from settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXIT_CANNOT_START: Final = 2
+WATCH_SECONDS: Final = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """A command that runs until a signal: its settings, database and store."""
+
+    settings: Settings
+    database: Database
+    store: ImageStore
+    postgres: EmbeddedPostgres | None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def wait_for_signal(self) -> None:
+        """Return after SIGTERM or SIGINT; meanwhile see that the embedded PostgreSQL runs.
+
+        Only from the main thread: signals arrive there, and the embedded server ends with the
+        thread that started it. A second signal ends the process at once.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self.stop.wait(WATCH_SECONDS):
+            self._watch_postgres()
+        logger.info("stopping")
+
+    def _on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002  # signal passes it
+        self.stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    def _watch_postgres(self) -> None:
+        try:
+            if self.postgres:
+                self.postgres.ensure_running()
+        except SettingsError as error:
+            logger.error("PostgreSQL does not start: %s", error.detail)  # noqa: TRY400  # said whole
+
+
+@contextmanager
+def service_process() -> Iterator[ServiceProcess]:
+    """Read the settings and open database and store; close them at the end.
+
+    What can't be ends the process with a line that names it.
+    """
+    with ExitStack() as stack:
+        try:
+            process = _open(stack)
+        except (SettingsError, DatabaseUnavailableError, ImageError) as error:
+            sys.stderr.write(f"cannot start: {error.detail}\n")
+            sys.exit(EXIT_CANNOT_START)
+        yield process
+
+
+def _open(stack: ExitStack) -> ServiceProcess:
+    settings = load_settings()
+    configure_log(settings.log_format)
+    conninfo, postgres = settings.database_url, None
+    if conninfo is None:
+        postgres = EmbeddedPostgres(Path(settings.postgres_dir))
+        conninfo = postgres.start()
+        stack.callback(postgres.stop)
+    database = Database(conninfo)
+    stack.callback(database.close)
+    apply_schema(database)
+    return ServiceProcess(settings, database, ImageStore(settings.storage_url), postgres)

@@ -1,0 +1,179 @@
+"""The settings: read once at start from the environment and `.env`, validated together.
+
+Built in the `main()` of each command and passed down; no other module reads the environment.
+Every setting stands in the README's table, which a test holds against this class.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from errors import SettingsError
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
+_KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
+NO_KEYS = "none"
+_SECRET = {"API_KEYS", "DATABASE_URL"}  # named in an error, never shown
+
+
+def _comma_separated(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _sources(text: str) -> frozenset[str]:
+    sources = frozenset(part.lower() for part in _comma_separated(text))
+    for source in sources:
+        match = _HOST_PORT.fullmatch(source)
+        if not match or not 1 <= int(match[2]) <= 65_535:
+            raise ValueError(f"{source!r} is not host:port")
+    return sources
+
+
+def _ports(text: str) -> frozenset[int]:
+    parts = _comma_separated(text)
+    if not parts or not all(p.isascii() and p.isdigit() and 1 <= int(p) <= 65_535 for p in parts):
+        raise ValueError("takes port numbers from 1 to 65535, separated by commas")
+    return frozenset(int(part) for part in parts)
+
+
+def _key_digests(text: str) -> frozenset[str] | None:
+    """Return the digests; an empty set means that keys are off on purpose."""
+    if text.strip().lower() == NO_KEYS:
+        return frozenset()
+    digests = frozenset(part.lower() for part in _comma_separated(text))
+    if not all(_KEY_DIGEST.fullmatch(digest) for digest in digests):
+        raise ValueError("takes SHA-256 digests of 64 hex digits separated by commas, or none")
+    return digests or None
+
+
+def _base_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text):
+        raise ValueError("takes a URL like https://images.example.com")
+    return text.rstrip("/")
+
+
+def _storage_url(text: str) -> str:
+    if not re.fullmatch(r"file:.+|s3://[^/\s]+(/.*)?", text):
+        raise ValueError("takes file:PATH or s3://bucket/prefix")
+    return text
+
+
+Sources = Annotated[frozenset[str], NoDecode, BeforeValidator(_sources)]
+Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_ports)]
+KeyDigests = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_key_digests)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """What the environment asks for. Names are the variables' in lower case; sizes are bytes."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    public_url: Annotated[str, AfterValidator(_base_url)] | None = None
+
+    database_url: str | None = None
+    postgres_dir: str = "postgres-data"
+    storage_url: Annotated[str, AfterValidator(_storage_url)] = "file:."
+
+    api_keys: KeyDigests = None
+    allowed_sources: Sources = frozenset()
+    source_ports: Ports = frozenset({80, 443})
+
+    max_csv_bytes: ByteSize = Field(default=ByteSize(100 * 2**20), gt=0)
+    max_csv_rows: PositiveInt = 1_000_000
+    max_urls_per_row: PositiveInt = 100
+    max_image_bytes: ByteSize = Field(default=ByteSize(50 * 2**20), gt=0)
+    max_image_pixels: PositiveInt = 100_000_000
+    max_image_frames: PositiveInt = 500
+
+    connect_seconds: Seconds = 10
+    download_seconds: Seconds = 60
+    compress_seconds: Seconds = 60
+    download_attempts: PositiveInt = 4
+    download_concurrency: Annotated[int, Field(gt=0, le=1024)] = 64
+    host_concurrency: PositiveInt = 8
+    compress_processes: Annotated[int, Field(gt=0, le=1024)] = Field(
+        default_factory=lambda: os.cpu_count() or 1
+    )
+    shutdown_seconds: Seconds = 30
+
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def base_url(self) -> str:
+        """The base of every URL handed out, without a slash at its end."""
+        return self.public_url or self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """Where the service itself listens."""
+        return f"http://{self._authority}"
+
+    @property
+    def _authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host and "[" not in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The `host:port` that may be fetched although their address is not public."""
+        own = {self._authority, f"localhost:{self.port}"} if self.is_loopback else set()
+        return self.allowed_sources | own
+
+    def with_port(self, port: int) -> Settings:
+        """Return these settings with the port that was really bound."""
+        return self.model_copy(update={"port": port})
+
+    @model_validator(mode="after")
+    def _demand_keys_in_the_open(self) -> Settings:
+        if self.api_keys is None and not self.is_loopback:
+            raise ValueError(
+                f"HOST {self.host} can be reached from other machines: set API_KEYS to the "
+                "SHA-256 digests of the accepted keys, or to none to do without"
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Read and validate every setting. Raises SettingsError with a line per bad one."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
+
+
+def _line(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return str(message)
+    name = str(problem["loc"][0]).upper()
+    shown = name if name in _SECRET else f"{name}={problem['input']}"
+    return f"{shown}: {message}"

@@ -1,0 +1,125 @@
+"""The service as a process, as its users have it: started, asked over HTTP, stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+
+if TYPE_CHECKING:
+    from database_helper import Database
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30
+FINISH_SECONDS = 60
+CSV_HEADER = "Serial Number,Product Name,Input Image Urls"
+
+
+class Service:
+    """`server.py` over a database and a folder; settings are given as keywords."""
+
+    def __init__(self, folder: Path, database: Database, *arguments: str, **settings: str) -> None:
+        self.folder = folder
+        self.log = folder / "service.log"
+        self.database = database
+        self._command = [sys.executable, str(ROOT / "server.py"), *arguments]
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "PORT": "0",
+            "DATABASE_URL": database.conninfo,
+            "STORAGE_URL": f"file:{folder}",
+        } | settings
+        self.url = ""
+        self.session = requests.Session()
+        self.session.trust_env = False
+
+    def __enter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log
+            )
+        self.url = self._wait_for_url()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+        self.stop()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(START_SECONDS)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET a path."""
+        return self.session.get(self.url + path, timeout=FINISH_SECONDS, **options)
+
+    def upload(
+        self, csv: str | bytes, fields: dict[str, str] | None = None, **options: Any
+    ) -> requests.Response:
+        """POST a CSV as a browser's form would."""
+        return self.session.post(
+            f"{self.url}/upload",
+            files={"file": ("products.csv", csv)},
+            data=fields or {},
+            timeout=FINISH_SECONDS,
+            **options,
+        )
+
+    def finish(self, request_id: str) -> dict[str, Any]:
+        """Wait until a request is finished and return its status."""
+        deadline = time.monotonic() + FINISH_SECONDS
+        while time.monotonic() < deadline:
+            status: dict[str, Any] = self.get(f"/status/{request_id}").json()
+            if status["finished_at"]:
+                return status
+            time.sleep(0.02)
+        raise AssertionError(f"request not finished: {status}\n{self.log.read_text()}")
+
+    def run(self, csv: str | bytes, **fields: str) -> dict[str, Any]:
+        """Upload, wait for the end, return the status."""
+        answer = self.upload(csv, fields)
+        assert answer.status_code == 202, answer.text
+        return self.finish(answer.json()["request_id"])
+
+    def images(self, request_id: str) -> list[dict[str, Any]]:
+        """Return every image of a request."""
+        images: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self.get(
+                f"/status/{request_id}/images", params={"cursor": cursor} if cursor else {}
+            ).json()
+            images += page["images"]
+            cursor = page["next_cursor"]
+        return images
+
+    def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Return rows of the service's database."""
+        with self.database.transaction() as cursor:
+            cursor.execute(statement, values)
+            return [dict(row) for row in cursor.fetchall()]
+
+    def _wait_for_url(self) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = re.search(r"Listening on (http://\S+)", self.log.read_text())
+            if found:
+                return found[1]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"the service did not start\n{self.log.read_text()}")
+
+
+def csv_of(*cells: str) -> str:
+    """Return a CSV with a product for each cell of URLs."""
+    lines = [f'{row},Product {row},"{cell}"' for row, cell in enumerate(cells, 1)]
+    return "\r\n".join([CSV_HEADER, *lines, ""])

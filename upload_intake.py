@@ -1,0 +1,130 @@
+"""An upload's way in: body → spooled CSV → product rows → one transaction → 202.
+
+The body is spooled to a temporary file first: a slow client holds no transaction, and the
+validator can look at the file twice. Memory doesn't grow with the upload.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import uuid
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from csv_validator import CsvLimits, ProductReader
+from database_helper import UploadCounts, copy_products, insert_request
+from errors import HttpError
+from http_protocol import Response, json_response
+from job_queue import defer_begin
+from request_options import parse_options
+from request_view import status_path
+from upload_parser import UploadParser
+
+if TYPE_CHECKING:
+    from database_helper import Database
+    from http_protocol import Request
+    from request_options import RequestOptions
+    from settings import Settings
+
+FORM_OVERHEAD_BYTES: Final = 512 * 1024  # option fields and boundaries around the CSV
+MAX_COPIES: Final = 4  # uploads that validate and copy at a time; others wait their turn
+FIRST_POLL_SECONDS: Final = 1
+
+logger = logging.getLogger(__name__)
+
+
+class UploadIntake:
+    """Takes uploads; shared by the server's threads."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
+        self._copies = threading.BoundedSemaphore(MAX_COPIES)
+
+    def take(self, request: Request, owner: str | None) -> Response:
+        """Answer `POST /upload`: 202 once the rows are committed, 200 to a dry run.
+
+        Raises HttpError for what is refused, with nothing kept.
+        """
+        length = self._check_length(request)
+        with tempfile.TemporaryFile() as spool:
+            options = parse_options(request.query | self._receive(request, length, spool))
+            spool.seek(0)
+            with self._copies:
+                products = ProductReader(spool, self._limits, strict=options.strict)
+                if options.dry_run:
+                    return json_response(_count(products))
+                return self._keep(products, options, owner)
+
+    def _check_length(self, request: Request) -> int:
+        length = request.body.length
+        if length is None:
+            raise HttpError(HTTPStatus.LENGTH_REQUIRED, "the upload needs a Content-Length")
+        most = self._settings.max_csv_bytes
+        if length > most + FORM_OVERHEAD_BYTES:
+            raise HttpError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the CSV is larger than {most} bytes"
+            )
+        return length
+
+    def _receive(self, request: Request, length: int, spool: BinaryIO) -> dict[str, str]:
+        """Write the CSV of the body to `spool`; return the option fields beside it."""
+        content_type = request.headers.get("Content-Type", "")
+        parser = UploadParser(content_type, length, spool, self._settings.max_csv_bytes)
+        try:
+            for piece in request.body:
+                parser.feed(piece)
+        except OSError as error:
+            logger.exception("spooling an upload")
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the upload could not be stored, try again later",
+                headers={"Retry-After": "30"},
+            ) from error
+        return parser.finish()
+
+    def _keep(
+        self, products: ProductReader, options: RequestOptions, owner: str | None
+    ) -> Response:
+        request_id = uuid.uuid4().hex
+        with self._database.transaction() as cursor:
+            counts = copy_products(cursor, request_id, products)
+            insert_request(
+                cursor,
+                request_id,
+                options=options.to_json(),
+                columns=products.columns,
+                counts=counts,
+                owner=owner,
+            )
+            defer_begin(cursor, request_id)
+        logger.info(
+            "accepted %d products, %d images",
+            counts.products,
+            counts.images,
+            extra={"request_id": request_id},
+        )
+        return self._accepted(request_id, counts)
+
+    def _accepted(self, request_id: str, counts: UploadCounts) -> Response:
+        path = status_path(request_id)
+        body: dict[str, Any] = {
+            "request_id": request_id,
+            "status": "pending",
+            "status_url": self._settings.base_url + path,
+            "products": counts.products,
+            "images": counts.images,
+        }
+        headers = {"Location": path, "Retry-After": str(FIRST_POLL_SECONDS)}
+        return json_response(body, HTTPStatus.ACCEPTED, headers)
+
+
+def _count(products: ProductReader) -> dict[str, Any]:
+    """Return what a dry run says. Raises CsvRefusedError like the real one."""
+    rows = images = 0
+    for rows, product in enumerate(products, 1):  # noqa: B007  # the last one is the count
+        images += len(product.image_urls)
+    return {"dry_run": True, "products": rows, "images": images}
