@@ -273,7 +273,8 @@ class _Answer(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            self.fp = stream
+            if self.fp:  # not closed on the way
+                self.fp = stream
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

@@ -1,0 +1,730 @@
+"""Downloads over real sockets of loopback: limits, odd origins, redirects, TLS, reuse.
+
+Hosts that are not loopback exist only in the tests' resolvers, and what would be connected to
+is recorded, not reached.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from address_policy import AddressPolicy
+from byte_budget import ByteBudget
+from errors import ImageError
+from image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
+from source_connection import MAX_HEADER_BYTES, Network
+from tests.origin import Origin, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    Make = Callable[..., ImageDownloader]
+
+IMAGE = bytes(range(256)) * 40
+LIMITS = DownloadLimits(max_bytes=1_000_000, connect_seconds=5, total_seconds=10)
+HASTY = DownloadLimits(max_bytes=1_000_000, connect_seconds=0.2, total_seconds=0.3)
+PATIENCE_SECONDS = 5.0  # what a wait of HASTY may take at the very most on a busy machine
+
+
+class Map:
+    """A network in which hosts have the addresses that the test says, and connects are noted."""
+
+    def __init__(self, addresses: dict[str, list[str]], port: int | None = None) -> None:
+        self.addresses = addresses
+        self.port = port
+        self.looked_up: list[str] = []
+        self.connected: list[tuple[str, int]] = []
+
+    def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Look a host up; an unknown one fails as the system's resolver does."""
+        self.looked_up.append(f"{host}:{port}")
+        if host not in self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self.addresses[host]
+
+    def connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """Note the address, and go to the test's own origin if there is one."""
+        self.connected.append(address)
+        if self.port is None:
+            raise ConnectionRefusedError
+        sock.connect(("127.0.0.1", self.port))
+
+    @property
+    def network(self) -> Network:
+        """The hooks to hand in."""
+        return Network(resolve=self.resolve, connect=self.connect)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    """Give an origin of this test's own."""
+    with Origin() as running:
+        yield running
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., ImageDownloader]]:
+    """Make downloaders that are closed after the test."""
+    made: list[ImageDownloader] = []
+
+    def make_downloader(
+        *sources: str | Origin,
+        limits: DownloadLimits = LIMITS,
+        budget: ByteBudget | None = None,
+        network: Network | None = None,
+    ) -> ImageDownloader:
+        allowed = [source if isinstance(source, str) else source.authority for source in sources]
+        policy = AddressPolicy(allowed_sources=allowed)
+        made.append(ImageDownloader(policy, limits, connections=8, budget=budget, network=network))
+        return made[-1]
+
+    yield make_downloader
+    for downloader in made:
+        downloader.close()
+
+
+def failure(downloader: ImageDownloader, url: str) -> ImageError:
+    """Download what can't be downloaded."""
+    with pytest.raises(ImageError) as caught:
+        downloader.download(url)
+    return caught.value
+
+
+def test_an_image_comes_with_what_is_known_of_it(origin: Origin, make: Make) -> None:
+    """Bytes, validators and final URL arrive; the request says who asks, and nothing more."""
+    headers = {"ETag": '"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    url = origin.serve("/a.jpg", IMAGE, headers=headers)
+    with make(origin).download(url.replace("//", "//user:secret@") + "#x") as image:
+        assert image.data == IMAGE
+        assert (image.etag, image.last_modified) == ('"1"', headers["Last-Modified"])
+        assert image.url == url
+    (request,) = origin.requests
+    assert request.method == "GET"
+    assert request.headers == {
+        "host": origin.authority,
+        "user-agent": USER_AGENT,
+        "accept": "*/*",
+        "accept-encoding": "identity",
+    }
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(IMAGE, framing="chunked"),
+        Reply(IMAGE, framing="chunked", piece=3),
+        Reply(IMAGE, framing="close"),
+        Reply(IMAGE, content_type="text/html"),
+        Reply(IMAGE, content_type=None),
+        Reply(IMAGE, headers={"Content-Encoding": "identity"}),
+        Reply(IMAGE, headers={"Content-Length": str(len(IMAGE))}),
+        Reply(raw=b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE),
+        Reply(
+            raw=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
+            + IMAGE
+        ),
+        Reply(IMAGE, piece=2000, pause=0.001),
+    ],
+)
+def test_every_way_to_frame_a_body_is_read(origin: Origin, make: Make, reply: Reply) -> None:
+    """However the end is told, the bytes are the same; the content type is not believed."""
+    url = origin.serve_in_turn("/a", reply)
+    assert make(origin).download(url).data == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Reply(b""), "not_an_image"),
+        (Reply(b"", framing="close"), "not_an_image"),
+        (Reply(b"", framing="chunked"), "not_an_image"),
+        (Reply(IMAGE, declared=len(IMAGE) + 1, cut_after=len(IMAGE)), "truncated"),
+        (Reply(IMAGE, cut_after=0), "truncated"),
+        (Reply(IMAGE, cut_after=100), "truncated"),
+        (Reply(IMAGE, framing="chunked", cut_after=100), "truncated"),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"), "truncated"),
+        (
+            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc"),
+            "truncated",
+        ),
+        (
+            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + IMAGE),
+            "truncated",
+        ),
+        (
+            Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+            "connect_error",
+        ),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc"), "connect_error"),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 3x\r\n\r\nabc"), "connect_error"),
+        (
+            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+            "connect_error",
+        ),
+        (Reply(raw=b""), "connect_error"),
+        (Reply(raw=b"\r\n"), "connect_error"),
+        (Reply(raw=b"SSH-2.0-OpenSSH_9.6\r\n"), "connect_error"),
+        (Reply(raw=b"HTTP/3.0 200 OK\r\n\r\nabc"), "connect_error"),
+        (Reply(raw=b"HTTP/1.1 abc OK\r\n\r\nabc"), "connect_error"),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"), "connect_error"),
+        (
+            Reply(raw=b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 7000 + b"\r\n") * 10 + b"\r\nabc"),
+            "too_large",
+        ),
+        (Reply(raw=b"HTTP/1.1 200 " + b"y" * MAX_HEADER_BYTES), "too_large"),
+        (Reply(raw=b"HTTP/1.1 103 Hints\r\nX: y\r\n\r\n" * 5000), "too_large"),
+        (Reply(IMAGE, headers={"Content-Encoding": "gzip"}), "unsupported_format"),
+        (Reply(IMAGE, headers={"Content-Encoding": "br"}, framing="chunked"), "unsupported_format"),
+        (Reply(b"<html>", status=404), "http_404"),
+        (Reply(b"x" * 100_000, status=500), "http_500"),
+        (Reply(IMAGE, status=206), "http_206"),
+        (Reply(IMAGE, status=203), "http_203"),
+        (Reply(status=204, content_type=None), "http_204"),
+        (Reply(status=304, content_type=None), "http_304"),
+        (Reply(status=302), "http_302"),
+        (Reply(status=300, headers={"Location": "/other"}), "http_300"),
+        (Reply(status=101), "http_101"),
+        (Reply(IMAGE, status=999), "http_999"),
+    ],
+)
+def test_what_is_no_whole_image_fails_with_its_reason(
+    origin: Origin, make: Make, reply: Reply, code: str
+) -> None:
+    """Each odd answer has its code, a sentence, and one request."""
+    url = origin.serve_in_turn("/a", reply)
+    error = failure(make(origin), url)
+    assert error.code == code
+    assert error.detail.endswith(".")
+    assert origin.count("/a") == 1
+    if code.startswith("http_"):
+        assert error.http_status == reply.status
+
+
+def test_a_rate_limit_says_when_to_come_back(origin: Origin, make: Make) -> None:
+    """429 has a code of its own, and Retry-After travels with it and with 503."""
+    downloader = make(origin)
+    busy = origin.serve("/busy", status=429, headers={"Retry-After": "7"})
+    error = failure(downloader, busy)
+    assert (error.code, error.http_status, error.retry_after) == ("rate_limited", 429, 7.0)
+    url = origin.serve_in_turn(
+        "/a", Reply(status=503, headers={"Retry-After": "1"}), Reply(status=503), Reply(IMAGE)
+    )
+    assert failure(downloader, url).retry_after == 1.0
+    assert failure(downloader, url).retry_after is None
+    assert downloader.download(url).data == IMAGE
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_huge_image_is_read_no_further_than_allowed(
+    origin: Origin, make: Make, framing: str
+) -> None:
+    """A declared size is refused unread, an undeclared one as soon as it is too much."""
+    url = origin.serve("/a", b"x" * 65536, repeat=10**9, framing=framing)
+    assert failure(make(origin), url).code == "too_large"
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_the_cap_itself_is_allowed(origin: Origin, make: Make, framing: str) -> None:
+    """Exactly `max_bytes` will do, one byte more won't."""
+    limits = DownloadLimits(max_bytes=len(IMAGE), connect_seconds=5, total_seconds=10)
+    downloader = make(origin, limits=limits)
+    assert downloader.download(origin.serve("/a", IMAGE, framing=framing)).data == IMAGE
+    assert (
+        failure(downloader, origin.serve("/b", IMAGE + b"x", framing=framing)).code == "too_large"
+    )
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(silent=True),
+        Reply(IMAGE, delay=60),
+        Reply(IMAGE, piece=1, pause=0.02),
+        Reply(IMAGE, piece=1, pause=0.02, framing="chunked"),
+        Reply(IMAGE, piece=1, pause=0.02, framing="close"),
+        Reply(raw=b"HTTP/1.1 200 OK\r\n" + b"X" * 10_000, piece=1, pause=0.02),
+        Reply(
+            raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 999,
+            piece=1,
+            pause=0.02,
+        ),
+    ],
+)
+def test_no_origin_is_waited_for_beyond_the_deadline(
+    origin: Origin, make: Make, reply: Reply
+) -> None:
+    """Silence and trickling end at the same deadline, though no single wait is long."""
+    url = origin.serve_in_turn("/a", reply)
+    began_at = monotonic()
+    assert failure(make(origin, limits=HASTY), url).code == "timeout"
+    assert HASTY.total_seconds <= monotonic() - began_at < PATIENCE_SECONDS
+
+
+def test_redirects_share_one_deadline(origin: Origin, make: Make) -> None:
+    """Each hop is quick enough, all together are not."""
+    headers = {"Location": "/a"}
+    url = origin.serve_in_turn("/a", Reply(status=302, headers=headers, delay=0.2))
+    assert failure(make(origin, limits=HASTY), url).code == "timeout"
+
+
+def test_a_slow_rest_of_an_error_does_not_hide_the_error(origin: Origin, make: Make) -> None:
+    """An error's body is not worth waiting for."""
+    url = origin.serve("/a", IMAGE, status=404, piece=1, pause=0.02)
+    assert failure(make(origin), url).code == "http_404"
+
+
+def test_a_slow_resolver_is_left_behind(make: Make) -> None:
+    """A look-up that hangs costs the time for connecting and no more."""
+    answered = Event()
+
+    def resolve(_host: str, _port: int) -> Sequence[str]:
+        answered.wait()
+        return ["93.184.216.34"]
+
+    network = Map({})
+    downloader = make(limits=HASTY, network=Network(resolve=resolve, connect=network.connect))
+    began_at = monotonic()
+    error = failure(downloader, "http://shop.example/a")
+    answered.set()
+    assert error.code == "timeout"
+    assert HASTY.connect_seconds <= monotonic() - began_at < PATIENCE_SECONDS
+    assert network.connected == []
+
+
+def test_a_host_without_address_is_a_dns_error(make: Make) -> None:
+    """Unknown hosts, empty answers and names that no resolver takes are one failure."""
+    network = Map({"empty.example": []})
+    downloader = make(network=network.network)
+    for host in ("unknown.example", "empty.example"):
+        error = failure(downloader, f"http://{host}/a")
+        assert (error.code, error.is_retryable) == ("dns_error", True)
+
+
+def test_nobody_listening_is_a_connect_error(make: Make) -> None:
+    """A refused connection may be better next time."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        authority = f"127.0.0.1:{sock.getsockname()[1]}"
+        error = failure(make(authority), f"http://{authority}/a")
+    assert (error.code, error.is_retryable) == ("connect_error", True)
+
+
+def test_addresses_are_tried_in_turn_and_share_the_time(origin: Origin, make: Make) -> None:
+    """The second address serves when the first doesn't answer in its part of the time."""
+    tried: list[tuple[str, float | None]] = []
+
+    def connect(sock: socket.socket, address: tuple[str, int]) -> None:
+        tried.append((address[0], sock.gettimeout()))
+        if len(tried) < 3:
+            raise TimeoutError
+        sock.connect(("127.0.0.1", origin.port))
+
+    hosts = Map({"shop.example": ["93.184.216.34", "1.1.1.1", "8.8.8.8"]})
+    network = Network(resolve=hosts.resolve, connect=connect)
+    source = f"shop.example:{origin.port}"
+    origin.serve("/a", IMAGE)
+    assert make(source, network=network).download(f"http://{source}/a").data == IMAGE
+    assert [address for address, _ in tried] == ["93.184.216.34", "1.1.1.1", "8.8.8.8"]
+    first, second, third = (timeout or 0 for _, timeout in tried)
+    assert first <= LIMITS.connect_seconds / 3
+    assert first < second < third <= LIMITS.connect_seconds
+    assert origin.requests[0].headers["host"] == source
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["10.0.0.1"],
+        ["127.0.0.1"],
+        ["169.254.169.254"],
+        ["93.184.216.34", "10.0.0.1"],
+        ["10.0.0.1", "93.184.216.34"],
+        ["::1"],
+        ["::ffff:10.0.0.1"],
+        ["64:ff9b::a9fe:a9fe"],
+        ["fe80::1%1"],
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_with_a_bad_address_is_not_connected_to(
+    make: Make, addresses: list[str], scheme: str
+) -> None:
+    """One private address among the answers, and not a packet is sent."""
+    hosts = Map({"shop.example": addresses})
+    error = failure(make(network=hosts.network), f"{scheme}://shop.example/a")
+    assert error.code == "blocked_address"
+    assert hosts.looked_up == [f"shop.example:{443 if scheme == 'https' else 80}"]
+    assert hosts.connected == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.1/",
+        "http://0x7f.1/",
+        "http://[::1]/",
+        "http://shop.example:22/",
+        "http://169.254.169.254/latest",
+    ],
+)
+def test_a_bad_literal_is_not_even_looked_up(make: Make, url: str) -> None:
+    """What the URL tells already needs no resolver."""
+    hosts = Map({"shop.example": ["93.184.216.34"]})
+    assert failure(make(network=hosts.network), url).code == "blocked_address"
+    assert (hosts.looked_up, hosts.connected) == ([], [])
+
+
+def test_what_is_approved_is_connected_to_without_another_look_up(make: Make) -> None:
+    """A name that changes its answer between check and use gains nothing."""
+    answers = iter([["93.184.216.34"], ["10.0.0.1"]])
+    hosts = Map({})
+    network = Network(resolve=lambda *_: next(answers), connect=hosts.connect)
+    assert failure(make(network=network), "http://shop.example/a").code == "connect_error"
+    assert hosts.connected == [("93.184.216.34", 80)]
+    assert list(answers) == [["10.0.0.1"]]
+
+
+def test_the_peer_is_checked_after_connecting(origin: Origin, make: Make) -> None:
+    """Should the connection lead elsewhere than approved, nothing is sent over it."""
+    hosts = Map({"shop.example": ["93.184.216.34"]}, port=origin.port)
+    error = failure(make(network=hosts.network), "http://shop.example/a")
+    assert error.code == "blocked_address"
+    assert hosts.connected == [("93.184.216.34", 80)]
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_followed(origin: Origin, make: Make, status: int) -> None:
+    """Relative places too; the final URL is told, and no cookie is carried on."""
+    origin.serve("/b c.jpg".replace(" ", "%20"), IMAGE)
+    headers = {"Location": "b c.jpg#top", "Set-Cookie": "a=b; Path=/"}
+    url = origin.serve("/a", status=status, headers=headers)
+    downloader = make(origin)
+    assert downloader.download(url).url == origin.url("/b%20c.jpg")
+    assert downloader.download(url).data == IMAGE
+    assert not any("cookie" in request.headers for request in origin.requests)
+
+
+def test_five_redirects_are_followed_and_no_more(origin: Origin, make: Make) -> None:
+    """The sixth is one too many."""
+    for hop in range(6):
+        origin.redirect(f"/{hop}", f"/{hop + 1}")
+    origin.serve("/6", IMAGE)
+    downloader = make(origin)
+    assert downloader.download(origin.url("/1")).data == IMAGE
+    assert failure(downloader, origin.url("/0")).code == "too_many_redirects"
+    assert origin.count("/6") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("http://10.0.0.1/", "blocked_address"),
+        ("http://169.254.169.254/latest/meta-data/", "blocked_address"),
+        ("http://[::ffff:7f00:1]/", "blocked_address"),
+        ("http://internal.example/", "blocked_address"),
+        ("//internal.example/", "blocked_address"),
+        ("http://shop.example:22/", "blocked_address"),
+        ("http://127.0.0.1:1/", "blocked_address"),
+        ("ftp://shop.example/", "invalid_url"),
+        ("file:///etc/passwd", "invalid_url"),
+        ("https:shop.example", "invalid_url"),
+        ("http://[::1/", "invalid_url"),
+        ("http://shop.example\\@internal.example/", "invalid_url"),
+        ("http://unknown.example/", "dns_error"),
+    ],
+)
+def test_every_hop_is_judged(origin: Origin, make: Make, target: str, code: str) -> None:
+    """A redirect opens nothing that the URL itself could not."""
+    network = Map(
+        {"internal.example": ["10.0.0.1"], "shop.example": ["93.184.216.34"]}, port=origin.port
+    )
+    url = origin.redirect("/a", target)
+    error = failure(make(origin, network=network.network), url)
+    assert error.code == code
+    assert network.connected == [("127.0.0.1", origin.port)]
+    assert len(origin.requests) == 1
+
+
+def test_a_redirect_with_a_huge_body_is_not_read(origin: Origin, make: Make) -> None:
+    """The body of a redirect is nobody's business, and its connection is not kept."""
+    origin.serve("/b", IMAGE)
+    url = origin.serve("/a", b"x" * 65536, repeat=10**9, status=302, headers={"Location": "/b"})
+    assert make(origin).download(url).data == IMAGE
+    assert origin.connections == 2
+
+
+def test_connections_are_kept_and_shared(origin: Origin, make: Make) -> None:
+    """Images, redirects and small errors leave the connection for the next."""
+    url = origin.serve("/a", IMAGE)
+    origin.serve("/chunked", IMAGE, framing="chunked")
+    origin.redirect("/r", "/a")
+    downloader = make(origin)
+    for _ in range(3):
+        downloader.download(url)
+        downloader.download(origin.url("/chunked"))
+        downloader.download(origin.url("/r"))
+        failure(downloader, origin.url("/nothing"))
+    assert len(origin.requests) == 15
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(IMAGE, cut_after=100),
+        Reply(IMAGE, framing="close"),
+        Reply(b"x" * 2_000_000),
+        Reply(b"x" * 2_000_000, framing="chunked"),
+        Reply(b"x" * 200_000, status=404),
+        Reply(IMAGE, headers={"Content-Encoding": "gzip"}),
+        Reply(IMAGE, headers={"Connection": "close"}),
+    ],
+)
+def test_a_connection_that_was_not_read_to_its_end_is_not_reused(
+    origin: Origin, make: Make, reply: Reply
+) -> None:
+    """What is left over in one can't become the next image."""
+    odd, plain = origin.serve_in_turn("/odd", reply), origin.serve("/a", IMAGE)
+    downloader = make(origin)
+    downloader.download(plain)
+    try:
+        downloader.download(odd)
+    except ImageError as error:
+        assert error.code in {"truncated", "too_large", "http_404", "unsupported_format"}  # noqa: PT017  # some succeed
+    assert downloader.download(plain).data == IMAGE
+    assert origin.connections == 2
+
+
+def test_connections_that_the_origin_dropped_are_replaced(origin: Origin, make: Make) -> None:
+    """An origin may close what is idle, and no image suffers."""
+    url = origin.serve("/a", IMAGE)
+    downloader = make(origin)
+    for _ in range(3):
+        assert downloader.download(url).data == IMAGE
+        origin.drop_connections()
+    assert origin.connections == 3
+
+
+def test_a_connection_dropped_at_the_moment_of_reuse_is_replaced(
+    origin: Origin, make: Make
+) -> None:
+    """A request that a kept connection swallowed is sent once more, over a fresh one."""
+    plain = origin.serve("/a", IMAGE)
+    url = origin.serve_in_turn("/b", Reply(raw=b""), Reply(IMAGE))
+    downloader = make(origin)
+    downloader.download(plain)
+    assert downloader.download(url).data == IMAGE
+    assert [request.connection for request in origin.requests] == [1, 1, 2]
+
+
+def test_only_silence_on_a_kept_connection_is_repeated(origin: Origin, make: Make) -> None:
+    """Not twice, not on a fresh connection, and not once a byte has come."""
+    plain = origin.serve("/a", IMAGE)
+    downloader = make(origin)
+    downloader.download(plain)
+    assert failure(downloader, origin.serve("/mute", raw=b"")).code == "connect_error"
+    assert origin.count("/mute") == 2
+    assert failure(downloader, origin.url("/mute")).code == "connect_error"
+    assert origin.count("/mute") == 3
+    downloader.download(plain)
+    assert failure(downloader, origin.serve("/half", raw=b"HTT")).code == "connect_error"
+    assert origin.count("/half") == 1
+
+
+def test_many_threads_download_at_once(origin: Origin, make: Make) -> None:
+    """Each gets its own image and its own deadline."""
+    bodies = {origin.serve(f"/{n}", IMAGE + bytes([n]), delay=0.01): bytes([n]) for n in range(40)}
+    slow = origin.serve("/slow", silent=True)
+    downloader = make(origin, limits=DownloadLimits(10**6, 5, 0.8))
+    with ThreadPoolExecutor(8) as threads:
+        stuck = threads.submit(failure, downloader, slow)
+        images = list(threads.map(downloader.download, bodies))
+    assert [image.data[-1:] for image in images] == list(bodies.values())
+    assert stuck.result().code == "timeout"
+    assert origin.connections <= 8
+
+
+def test_bytes_are_reserved_as_declared_until_the_image_is_closed(
+    origin: Origin, make: Make
+) -> None:
+    """The budget is charged with the image's size, and gets it back once."""
+    budget = ByteBudget(2 * LIMITS.max_bytes)
+    downloader = make(origin, budget=budget)
+    for framing in ("length", "chunked", "close"):
+        image = downloader.download(origin.serve("/a", IMAGE, framing=framing))
+        assert budget.free == budget.capacity - len(IMAGE)
+        image.close()
+        image.close()
+        assert budget.free == budget.capacity
+
+
+@pytest.mark.parametrize(
+    ("framing", "reserved"), [("length", len(IMAGE)), ("chunked", LIMITS.max_bytes)]
+)
+def test_bytes_are_reserved_before_they_are_read(
+    origin: Origin, make: Make, framing: str, reserved: int
+) -> None:
+    """The declared length, or the cap when there is none, is taken while the body comes."""
+    budget = ByteBudget(2 * LIMITS.max_bytes)
+    url = origin.serve("/a", IMAGE, framing=framing, piece=len(IMAGE) // 2, pause=30)
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(failure, make(origin, budget=budget), url)
+        deadline = monotonic() + PATIENCE_SECONDS
+        while budget.free != budget.capacity - reserved:
+            assert monotonic() < deadline
+        origin.drop_connections()
+        assert future.result().code == "truncated"
+    assert budget.free == budget.capacity
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(IMAGE, cut_after=1),
+        Reply(IMAGE, piece=1, pause=0.05),
+        Reply(b"", status=404),
+        Reply(b""),
+        Reply(b"x" * 2_000_000, framing="chunked"),
+        Reply(b"x" * 2_000_000),
+    ],
+)
+def test_a_failure_keeps_nothing_of_the_budget(origin: Origin, make: Make, reply: Reply) -> None:
+    """Whatever goes wrong, the bytes go back."""
+    budget = ByteBudget(LIMITS.max_bytes)
+    failure(make(origin, budget=budget, limits=HASTY), origin.serve_in_turn("/a", reply))
+    assert budget.free == budget.capacity
+
+
+def test_waiting_for_the_budget_is_not_the_origins_fault(origin: Origin, make: Make) -> None:
+    """A download that waits for memory longer than its deadline still succeeds."""
+    budget = ByteBudget(len(IMAGE))
+    held = budget.reserve(len(IMAGE))
+    url = origin.serve("/a", IMAGE)
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(make(origin, budget=budget, limits=HASTY).download, url)
+        with pytest.raises(TimeoutError):
+            future.result(HASTY.total_seconds * 1.5)
+        held.release()
+        assert future.result(PATIENCE_SECONDS).data == IMAGE
+
+
+def test_the_environment_is_not_trusted(
+    origin: Origin, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No proxy and no netrc of whoever runs the service gets between."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert make(origin).download(origin.serve("/a", IMAGE)).data == IMAGE
+    assert "authorization" not in origin.requests[0].headers
+
+
+def test_ipv6_is_spoken(make: Make) -> None:
+    """An address in brackets is connected to and named in Host as it stands."""
+    try:
+        server = Origin(host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with server:
+        assert make(server).download(server.serve("/a", IMAGE)).data == IMAGE
+        assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
+
+
+class Authority:
+    """A certificate authority of the tests' own, with its certificate in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.bundle = str(folder / "ca.pem")
+        self.authority.cert_pem.write_to_path(self.bundle)
+
+    def origin(self, *names: str) -> Origin:
+        """Start an origin with a certificate of these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert(*names).configure_cert(context)
+        return Origin(tls=context)
+
+    def network(self) -> Network:
+        """Trust this authority; every host is on loopback."""
+        return Network(resolve=lambda *_: ["127.0.0.1"], ca_bundle=self.bundle)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make one authority for all tests: keys take time."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def test_https_is_verified_spoken_and_kept(authority: Authority, make: Make) -> None:
+    """Every framing works over TLS, on one connection, held to the URL's host."""
+    with authority.origin("localhost") as origin:
+        downloader = make(origin, network=authority.network())
+        for framing in ("length", "chunked"):
+            url = origin.serve(f"/{framing}", IMAGE * 50, framing=framing)
+            assert downloader.download(url).data == IMAGE * 50
+        origin.redirect("/r", "/length")
+        assert downloader.download(origin.url("/r")).url == origin.url("/length")
+        assert origin.connections == 1
+        assert origin.requests[0].headers["host"] == origin.authority
+        origin.drop_connections()
+        assert downloader.download(url).data == IMAGE * 50
+
+
+def test_a_certificate_of_another_host_is_refused(authority: Authority, make: Make) -> None:
+    """The name in the URL counts, not the address; nothing is asked of an impostor."""
+    with authority.origin("other.example", "127.0.0.1") as origin:
+        error = failure(make(origin, network=authority.network()), origin.serve("/a", IMAGE))
+        assert (error.code, error.is_retryable) == ("tls_error", False)
+        assert origin.requests == []
+
+
+def test_an_unknown_authority_is_refused(authority: Authority, make: Make) -> None:
+    """Without hooks the public authorities are the ones that count."""
+    network = Network(resolve=lambda *_: ["127.0.0.1"])
+    with authority.origin("localhost") as origin:
+        assert failure(make(origin, network=network), origin.url("/a")).code == "tls_error"
+
+
+def test_https_to_a_plain_origin_is_a_tls_error(
+    origin: Origin, authority: Authority, make: Make
+) -> None:
+    """An origin that speaks HTTP where TLS was asked for can't be talked to."""
+    origin.serve("/a", IMAGE)
+    url = origin.url("/a").replace("http:", "https:")
+    hello = failure(make(origin, network=authority.network(), limits=HASTY), url)
+    assert hello.code in {"tls_error", "timeout"}  # it may wait for the end of the line
+
+
+def test_a_mute_handshake_ends_with_the_time_for_connecting(make: Make) -> None:
+    """TLS counts as connecting."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        authority = f"127.0.0.1:{server.getsockname()[1]}"
+        limits = DownloadLimits(max_bytes=1, connect_seconds=0.2, total_seconds=60)
+        began_at = monotonic()
+        assert failure(make(authority, limits=limits), f"https://{authority}/").code == "timeout"
+        assert monotonic() - began_at < PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("reply", [Reply(silent=True), Reply(IMAGE, piece=1, pause=0.02)])
+def test_the_deadline_holds_over_tls(authority: Authority, make: Make, reply: Reply) -> None:
+    """A trickle of records is timed as a trickle of bytes is."""
+    with authority.origin("localhost") as origin:
+        url = origin.serve_in_turn("/a", reply)
+        limits = DownloadLimits(max_bytes=10**6, connect_seconds=5, total_seconds=0.5)
+        began_at = monotonic()
+        error = failure(make(origin, network=authority.network(), limits=limits), url)
+        assert error.code == "timeout"
+        assert origin.count("/a") == 1
+        assert 0.5 <= monotonic() - began_at < PATIENCE_SECONDS
