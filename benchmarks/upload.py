@@ -1,0 +1,221 @@
+"""Upload of a large CSV beside a bare COPY of the same rows, in turn, on one PostgreSQL.
+
+    .venv/bin/python benchmarks/upload.py [--rows N] [--runs N]
+
+The service runs without a worker, so that nothing else is measured. Reported: rows per second of
+both and their ratio (median and range), how much the server's memory grew, and how long `/status`
+took meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg2
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from embedded_postgres import EmbeddedPostgres  # noqa: E402  # the path is set first
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Products and images of one upload as text COPY files; the two tables of the schema.
+LINKS = (
+    "copy image_links (request_id, row, line, serial_number, product_name, input_image_urls,"
+    " other_cells) from stdin"
+)
+IMAGES = "copy images (request_id, n, row, position, input_url) from stdin"
+START_SECONDS = 60
+STATUS_PAUSE_SECONDS = 0.05
+
+
+def write_inputs(folder: Path, rows: int) -> None:
+    """Write the CSV, and the same rows as the two COPY files; every second has two URLs."""
+    n = 0
+    with (
+        (folder / "products.csv").open("w") as csv,
+        (folder / "links").open("w") as links,
+        (folder / "images").open("w") as images,
+    ):
+        csv.write("Serial Number,Product Name,Input Image Urls\n")
+        for row in range(1, rows + 1):
+            views = ("front", "back")[: 1 + (row % 2 == 0)]
+            urls = [f"http://127.0.0.1:9/products/{row}/{view}.jpg" for view in views]
+            cell = ",".join(urls)
+            csv.write(f'{row},Product number {row},"{cell}"\n')
+            links.write(f"bare\t{row}\t{row + 1}\t{row}\tProduct number {row}\t{cell}\t\\N\n")
+            for position, url in enumerate(urls, 1):
+                n += 1
+                images.write(f"bare\t{n}\t{row}\t{position}\t{url}\n")
+
+
+@contextmanager
+def running_server(folder: Path, conninfo: str) -> Iterator[tuple[str, int]]:
+    """Run the service without a worker; yield its URL and process id."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PORT": "0",
+        "DATABASE_URL": conninfo,
+        "STORAGE_URL": f"file:{folder}",
+        "MAX_CSV_BYTES": "1GiB",
+        "MAX_CSV_ROWS": "10000000",
+    }
+    command = [sys.executable, str(ROOT / "server.py"), "--no-worker"]
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := re.search(r"Listening on (http\S+)", log.read_text())):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1], process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def resident_mib(pid: int) -> float:
+    """Return the peak resident memory of a process since `reset_peak`, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+([0-9]+) kB", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+def reset_peak(pid: int) -> None:
+    """Start the peak anew at what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+class StatusProbe:
+    """Asks for a status again and again while the block runs; `seconds` has each answer's time."""
+
+    def __init__(self, url: str) -> None:
+        self.seconds: list[float] = []
+        self._url = f"{url}/requests?limit=1"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            while not self._stop.wait(STATUS_PAUSE_SECONDS):
+                started = time.perf_counter()
+                assert session.get(self._url, timeout=60).status_code == 200
+                self.seconds.append(time.perf_counter() - started)
+
+
+def upload(folder: Path, url: str) -> float:
+    """Upload the CSV; return the seconds until 202."""
+    started = time.perf_counter()
+    with (folder / "products.csv").open("rb") as csv, requests.Session() as session:
+        session.trust_env = False
+        answer = session.post(
+            f"{url}/upload", data=csv, headers={"Content-Type": "text/csv"}, timeout=3600
+        )
+    assert answer.status_code == 202, answer.text
+    return time.perf_counter() - started
+
+
+def copy(folder: Path, conninfo: str) -> float:
+    """COPY the same rows into the same tables in one transaction; return the seconds."""
+    started = time.perf_counter()
+    connection = psycopg2.connect(conninfo)
+    with connection, connection.cursor() as cursor:
+        for name, statement in (("links", LINKS), ("images", IMAGES)):
+            with (folder / name).open() as lines:
+                cursor.copy_expert(statement, lines, size=2**18)
+    connection.close()
+    return time.perf_counter() - started
+
+
+def empty(conninfo: str) -> None:
+    """Empty the tables, so that each run finds the same."""
+    connection = psycopg2.connect(conninfo)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("truncate requests, image_links, images, procrastinate_jobs cascade")
+        cursor.execute("checkpoint")
+    connection.close()
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """Return median and range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def main() -> None:
+    """Run both in turn and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_inputs(folder, arguments.rows)
+        postgres = EmbeddedPostgres(folder / "postgres")
+        conninfo = postgres.start()
+        try:
+            with running_server(folder, conninfo) as (url, pid):
+                print_report(arguments, measure(folder, conninfo, url, pid, arguments.runs))
+        finally:
+            postgres.stop()
+
+
+def measure(folder: Path, conninfo: str, url: str, pid: int, runs: int) -> dict[str, Any]:
+    """Return the seconds of each upload and COPY, the memory's growth, and status times."""
+    result: dict[str, Any] = {"upload": [], "copy": [], "growth": [], "status": []}
+    for _ in range(runs):
+        empty(conninfo)
+        result["copy"].append(copy(folder, conninfo))
+        empty(conninfo)
+        reset_peak(pid)
+        before = resident_mib(pid)
+        with StatusProbe(url) as probe:
+            result["upload"].append(upload(folder, url))
+        result["growth"].append(resident_mib(pid) - before)
+        result["status"] += probe.seconds
+    return result
+
+
+def print_report(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print medians and ranges."""
+    rows = arguments.rows
+    pairs = zip(result["upload"], result["copy"], strict=True)
+    slowest = sorted(result["status"])[int(len(result["status"]) * 0.99)]
+    print(f"{rows:,} rows, {rows + rows // 2:,} URLs, {arguments.runs} runs: median (range)")
+    print(f"upload            {spread([rows / s for s in result['upload']])} rows/s")
+    print(f"bare COPY         {spread([rows / s for s in result['copy']])} rows/s")
+    print(f"upload / COPY     {spread([u / c for u, c in pairs], 2)} x the time")
+    print(f"memory growth     {spread(result['growth'], 1)} MiB of the server")
+    print(f"status meanwhile  p99 {1000 * slowest:.0f} ms of {len(result['status'])} asked")
+
+
+if __name__ == "__main__":
+    main()
