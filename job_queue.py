@@ -159,15 +159,22 @@ def _defer(
 
 
 def restart_idle_requests(cursor: Cursor) -> int:
-    """Queue the next step of every unfinished request that has no job; return how many."""
+    """Queue the next step of every unfinished request that has one and no job; return how many.
+
+    A request whose last images are under way needs none: recording them queues the finish.
+    """
     cursor.execute(
-        """select r.id, r.status,
-                  r.succeeded + r.failed + r.cancelled = r.images as is_done
-             from requests r
-            where r.finished_at is null
-              and not exists (select from procrastinate_jobs j
-                               where j.args->>'request_id' = r.id
-                                 and j.status in ('todo', 'doing'))
+        """select id, status, is_done
+             from requests r,
+                  lateral (select succeeded + failed + cancelled = images as is_done) as counted
+            where finished_at is null
+              and (status = 'pending' or is_done or exists (
+                      select from images i
+                       where i.request_id = r.id and i.state = 'pending'
+                         and i.due_at < 'infinity'))
+              and not exists (
+                      select from procrastinate_jobs j
+                       where j.args->>'request_id' = r.id and j.status in ('todo', 'doing'))
             for update of r skip locked"""
     )
     idle = cursor.fetchall()
