@@ -255,10 +255,8 @@ def _prefer_original(
     is_same_shape = (compressed.width, compressed.height) == source.size
     if compressed.format != _kept_format(source) or not is_same_shape:
         return compressed
-    is_upright = source.orientation == 1 or source.format is SourceFormat.AVIF
-    if not is_upright and not (
-        options.asks_only_compression and len(compressed.data) > len(source.data)
-    ):
+    is_too_large = options.asks_only_compression and len(compressed.data) > len(source.data)
+    if source.orientation != 1 and not is_too_large:
         return compressed
     bare = image_metadata.strip(
         source.format,

@@ -36,7 +36,7 @@ _LARGEST_SIDE = {
     TargetFormat.PNG: 2**31 - 1,
     TargetFormat.WEBP: 16_383,
     TargetFormat.GIF: 65_535,
-    TargetFormat.AVIF: 65_535,
+    TargetFormat.AVIF: 32_768,  # more, and decoders refuse it
 }
 _FULL_COLOUR_QUALITY = 90  # from here on colours have the resolution of brightness
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}

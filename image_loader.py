@@ -28,8 +28,8 @@ from PIL import (
 
 import container_png
 import image_colour
-from container_structure import Structure, broken, cut_short
-from errors import ImageError
+from container_structure import Structure, cut_short
+from errors import ErrorCode, ImageError
 from image_format import SourceFormat, unsupported
 
 if TYPE_CHECKING:
@@ -273,7 +273,11 @@ def _blaming_the_image(data: bytes, source_format: SourceFormat) -> Iterator[Non
     except Exception as error:
         if "truncated" in str(error).lower() or _is_short(data, source_format):
             raise cut_short() from error
-        raise broken("it can't be decoded") from error
+        if str(error).startswith("Unsupported"):
+            raise unsupported(f"a rare kind of {source_format}") from error
+        raise ImageError(
+            ErrorCode.DECODE_ERROR, "The image is broken, or too unusual to be decoded."
+        ) from error
 
 
 def _is_short(data: bytes, source_format: SourceFormat) -> bool:

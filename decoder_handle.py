@@ -1,0 +1,170 @@
+"""One decoder process as the service sees it: start, ask, kill.
+
+Owns the pipes and the clock. Which decoder gets which image, and what its answer means, is
+`decoder_pool`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import decoder_protocol
+from errors import ErrorCode, ImageError
+
+if TYPE_CHECKING:
+    from image_compressor import ImageLimits
+
+_PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
+_START_SECONDS = 60.0
+_PIPE_BYTES = 1024 * 1024
+_BUSY_SHARE = 0.25  # of the time limit: below that a decoder was kept from working
+_ENVIRONMENT = {"LANG": "C.UTF-8", "RAYON_NUM_THREADS": "1"}
+
+
+class DecoderLostError(Exception):
+    """The decoder went away, and its image is not to blame."""
+
+
+def crash(what: str) -> ImageError:
+    """Return the error for an image whose decoder came to grief."""
+    return ImageError(ErrorCode.COMPRESS_CRASH, f"The image's decoder {what}.")
+
+
+class Decoder:
+    """One process, used by one thread at a time. `end` must be called."""
+
+    def __init__(self, limits: ImageLimits, seconds: float) -> None:
+        arguments = [limits.max_pixels, limits.max_frames, seconds]
+        self._process = subprocess.Popen(
+            [sys.executable, "-s", str(_PROGRAM), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=_ENVIRONMENT,
+            cwd="/",
+        )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise OSError("no pipe")
+        self._input, self._output = self._process.stdin, self._process.stdout
+        for pipe in (self._input, self._output):
+            os.set_blocking(pipe.fileno(), False)
+            with contextlib.suppress(AttributeError, OSError):  # Linux alone has it, up to a limit
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.images = 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Wait for the frame that says that everything is loaded."""
+        self._receive(_Deadline(_START_SECONDS), 0)
+
+    def ask(
+        self, request: bytes, data: bytes, seconds: float, max_reply_bytes: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send an image and return what comes back.
+
+        Raises ImageError `compress_timeout` or `compress_crash`, ProtocolError,
+        DecoderLostError; the decoder is of no further use then.
+        """
+        self.images += 1
+        worked = self._processor_seconds()
+        deadline = _Deadline(seconds)
+        try:
+            self._send([memoryview(request), memoryview(data)], deadline)
+            return self._receive(deadline, max_reply_bytes)
+        except TimeoutError:
+            if self._processor_seconds() - worked < seconds * _BUSY_SHARE:
+                raise DecoderLostError from None  # it was stopped, or the machine was
+            raise ImageError(
+                ErrorCode.COMPRESS_TIMEOUT,
+                f"Compressing the image took longer than {seconds:g} seconds.",
+            ) from None
+        except BrokenPipeError:
+            raise DecoderLostError from None  # it never had the whole image
+        except EOFError:
+            self._judge_death()
+            raise
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for it notices."""
+        self._process.kill()
+
+    def end(self) -> None:
+        """Kill the process, wait for it and close the pipes."""
+        self._process.kill()
+        self._process.wait()
+        self._input.close()
+        self._output.close()
+
+    def _judge_death(self) -> None:
+        """Tell a decoder that was killed from one that its image has brought down."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process.wait(timeout=5) == -signal.SIGKILL:
+                raise DecoderLostError from None
+        raise crash("died of it") from None
+
+    def _processor_seconds(self) -> float:
+        """Return the processor time that the process has used; Linux keeps a clock for each."""
+        try:
+            return time.clock_gettime(~self._process.pid << 3 | 2)
+        except OSError:
+            return time.monotonic()
+
+    def _send(self, buffers: list[memoryview], deadline: _Deadline) -> None:
+        while buffers:
+            try:
+                sent = os.writev(self._input.fileno(), buffers)
+            except BlockingIOError:
+                deadline.wait(self._input.fileno(), select.POLLOUT)
+                continue
+            while buffers and sent >= len(buffers[0]):
+                sent -= len(buffers.pop(0))
+            if buffers:
+                buffers[0] = buffers[0][sent:]
+
+    def _receive(self, deadline: _Deadline, max_body_bytes: int) -> tuple[dict[str, Any], bytes]:
+        header = self._read(decoder_protocol.HEADER_BYTES, deadline)
+        message_bytes, body_bytes = decoder_protocol.unpack_header(header, max_body_bytes)
+        message = decoder_protocol.unpack_message(self._read(message_bytes, deadline))
+        return message, self._read(body_bytes, deadline)
+
+    def _read(self, size: int, deadline: _Deadline) -> bytes:
+        pieces = []
+        while size:
+            try:
+                piece = os.read(self._output.fileno(), min(size, _PIPE_BYTES))
+            except BlockingIOError:
+                deadline.wait(self._output.fileno(), select.POLLIN)
+                continue
+            if not piece:
+                raise EOFError
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Deadline:
+    """A moment after which nothing is waited for."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def wait(self, descriptor: int, events: int) -> None:
+        """Wait until a pipe is ready. Raises TimeoutError."""
+        rest = self._end - time.monotonic()
+        poll = select.poll()
+        poll.register(descriptor, events)
+        if rest <= 0 or not poll.poll(rest * 1000):
+            raise TimeoutError

@@ -1,0 +1,201 @@
+"""Has images decoded and encoded by processes apart: the service's side of `decoder_process`.
+
+Owns the life of the processes: started when first needed, killed when they take too long,
+replaced when they die, and renewed after a while. What a decoder sends is data that a hostile
+image may have forged: it is checked, never trusted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import decoder_protocol
+from decoder_handle import Decoder, DecoderLostError, crash
+from decoder_protocol import ProtocolError
+from errors import ErrorCode, ImageError, ServiceError
+from image_compressor import CompressedImage, ImageLimits
+from image_encoder import TargetFormat
+
+if TYPE_CHECKING:
+    from request_options import ImageOptions
+
+_RENEWED_AFTER_IMAGES = 2000
+_TRIES = 3  # when a decoder is killed from outside, which says nothing about its image
+_REPLY_BYTES = 1024 * 1024
+_BYTES_PER_PIXEL = 8  # on top, in the largest reply: four samples of 16 bits, uncompressed
+_LONGEST_DETAIL = 500
+_DECODER_CODES = frozenset(
+    [
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.UNSUPPORTED_FORMAT,
+        ErrorCode.DECODE_ERROR,
+        ErrorCode.TRUNCATED,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.TOO_MANY_FRAMES,
+        ErrorCode.MAX_BYTES_UNREACHABLE,
+    ]
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class DecoderUnavailableError(ServiceError):
+    """No decoder can be had: the pool is closed, or none starts. Not the image's fault."""
+
+
+class _NoStartError(DecoderLostError):
+    """A new decoder went away before it had an image."""
+
+
+class DecoderPool:
+    """A fixed number of decoder processes for any number of threads.
+
+    `compress_seconds` is the wall-clock time that one image may take in a decoder.
+    """
+
+    def __init__(self, processes: int, limits: ImageLimits, compress_seconds: float) -> None:
+        self._limits = limits
+        self._seconds = compress_seconds
+        self._processes = processes
+        self._state = threading.Condition()  # guards all below
+        self._free = processes
+        self._idle: list[Decoder] = []
+        self._busy: set[Decoder] = set()
+        self._is_closed = False
+
+    def compress(self, data: bytes, options: ImageOptions) -> CompressedImage:
+        """Compress one image in the next free decoder; blocks, and may be called by any thread.
+
+        Raises ImageError with the compressor's codes, `compress_timeout` or `compress_crash`;
+        DecoderUnavailableError when the pool is or gets closed.
+        """
+        request = decoder_protocol.pack({"options": options.to_json()}, len(data))
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
+            try:
+                outcome = self._ask(request, data)
+            except _NoStartError as error:
+                if not tries_left:
+                    raise DecoderUnavailableError("No image decoder can be started.") from error
+            except DecoderLostError as error:
+                if not tries_left:
+                    raise crash("was lost again and again") from error
+            else:
+                if isinstance(outcome, ImageError):
+                    raise outcome
+                return outcome
+
+    def close(self) -> None:
+        """Kill all decoders, wait for their end, and refuse further images."""
+        with self._state:
+            self._is_closed = True
+            for decoder in self._busy:
+                decoder.kill()  # the thread that waits for it cleans up
+            while self._idle:
+                self._idle.pop().end()
+            self._state.notify_all()
+            self._state.wait_for(lambda: self._free == self._processes)
+
+    def _ask(self, request: bytes, data: bytes) -> CompressedImage | ImageError:
+        """Send a frame and return what the decoder says; one that misbehaves is ended."""
+        decoder = self._take()
+        is_sound = False
+        max_reply_bytes = _REPLY_BYTES + _BYTES_PER_PIXEL * self._limits.max_pixels
+        try:
+            message, body = decoder.ask(request, data, self._seconds, max_reply_bytes)
+            outcome = _read_reply(message, body, self._limits)
+            is_sound = decoder.images < _RENEWED_AFTER_IMAGES
+        except ProtocolError as error:
+            raise crash("answered nonsense") from error
+        except DecoderLostError:
+            self._refuse_when_closed()
+            raise
+        else:
+            return outcome
+        finally:
+            self._give_back(decoder, is_sound=is_sound)
+
+    def _take(self) -> Decoder:
+        """Wait until a decoder is free; it is alive, or a new one."""
+        with self._state:
+            self._state.wait_for(lambda: self._free or self._is_closed)
+            self._refuse_when_closed()
+            self._free -= 1
+            decoder = self._idle.pop() if self._idle else None
+            if decoder:
+                self._busy.add(decoder)
+        if decoder and decoder.is_alive:
+            return decoder
+        if decoder:
+            self._give_back(decoder, is_sound=False, frees=False)
+        return self._start()
+
+    def _start(self) -> Decoder:
+        """Start a decoder in the place of this thread's; that is free again when none starts."""
+        decoder = None
+        try:
+            decoder = Decoder(self._limits, self._seconds)
+            with self._state:
+                self._refuse_when_closed()
+                self._busy.add(decoder)
+            decoder.wait_until_ready()
+        except BaseException as error:
+            self._give_back(decoder, is_sound=False)
+            if isinstance(error, OSError | EOFError | ProtocolError):
+                self._refuse_when_closed()
+                raise _NoStartError from error
+            raise
+        return decoder
+
+    def _give_back(self, decoder: Decoder | None, *, is_sound: bool, frees: bool = True) -> None:
+        with self._state:
+            if decoder:
+                self._busy.discard(decoder)
+            if decoder and is_sound and not self._is_closed:
+                self._idle.append(decoder)
+                decoder = None
+        if decoder:
+            decoder.end()
+        if frees:
+            with self._state:
+                self._free += 1
+                self._state.notify_all()
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise DecoderUnavailableError("The image decoders are being stopped.")
+
+
+def _read_reply(
+    message: dict[str, Any], body: bytes, limits: ImageLimits
+) -> CompressedImage | ImageError:
+    """Check every field of a decoder's answer. Raises ProtocolError."""
+    match message:
+        case {"code": str(code), "detail": str(detail)} if code in _DECODER_CODES:
+            return ImageError(code, _printable(detail))
+        case {"bug": str(log)}:
+            _logger.error("a decoder failed:\n%s", log)
+            return ImageError(ErrorCode.INTERNAL_ERROR, "The image could not be compressed.")
+        case {
+            "format": str(name),
+            "width": int(width),
+            "height": int(height),
+            "quality": str(quality),
+        }:
+            is_picture = width > 0 and height > 0 and width * height <= limits.max_pixels
+            if body and is_picture and name in set(TargetFormat) and _is_quality(quality):
+                return CompressedImage(body, name, width, height, quality)
+    raise ProtocolError("bad answer")
+
+
+def _is_quality(text: str) -> bool:
+    return text in {"lossless", "original"} or (
+        text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= 100
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text[:_LONGEST_DETAIL] if letter.isprintable())
