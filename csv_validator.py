@@ -246,7 +246,7 @@ class ProductReader:
         return _Header(delimiter, line, columns, problems)
 
     def _product_rows(self, problems: CsvProblems) -> Iterator[tuple[int, list[str]]]:
-        """Yield the rows below the header that aren't blank, each as wide as the header."""
+        """Yield the rows below the header that aren't blank, none shorter than the header."""
         width, header_line = len(self.columns), self._header_line
         room = self._limits.max_rows
         with closing(self._rows(self._delimiter, problems)) as rows:
@@ -273,7 +273,7 @@ class ProductReader:
         return read_rows(self._file, delimiter, problems, max_lines=max_lines, names=self._names)
 
     def _fit(self, line: int, row: list[str], problems: CsvProblems) -> None:
-        """Make a row as wide as the header: missing cells are empty, empty ones too many go."""
+        """Make a row at least as wide as the header; cells beyond that must be empty."""
         width = len(self.columns)
         if not _is_blank(row[width:]):
             detail = (
@@ -281,7 +281,7 @@ class ProductReader:
                 f" {_DELIMITERS[self._delimiter]}, like a list of URLs, must be in quotes"
             )
             problems.add(line, None, CsvCode.TOO_MANY_CELLS, detail)
-        row[width:] = [""] * (width - len(row))
+        row += [""] * (width - len(row))
 
 
 def _is_blank(row: list[str]) -> bool:

@@ -199,6 +199,8 @@ def test_urls_lose_nothing(cell: str) -> None:
             [(1, "S.No", "doubled_header"), (1, None, "missing_header")],
         ),
         ("a," * MAX_COLUMNS + HEADER, [(1, None, "too_many_columns")]),
+        ('"a","b","c"\n', [(1, None, "missing_header")] * 3),
+        ('URLs;x,"y\n', [(1, None, "missing_header")] * 2),
     ],
 )
 def test_refused_headers(header: str, expected: list[tuple[object, ...]]) -> None:
@@ -218,6 +220,7 @@ def test_a_missing_header_is_named() -> None:
     ("header", "code"),
     [
         (b'S. No.,Product Name,"URLs\n1,Vase,http://a/1\n', "unclosed_quote"),
+        (b'S. No.;Product Name;"URLs\n1;Vase;http://a/1\n', "unclosed_quote"),
         (b'"S. No." ,"Product Name","URLs"\n', "stray_quote"),
         (b"S. No.,Product Name,URLs,caf\xe9\n", "not_decodable"),
         (b"S. No.,Product Name,URLs,\x00\n", "nul"),
@@ -295,6 +298,11 @@ def test_no_product() -> None:
     refused = refusal("\n" + HEADER + "\n,,\n")
     assert refused.status == 422
     assert errors_of(refused) == [(2, None, "no_product")]
+
+
+def test_broken_rows_are_not_no_product() -> None:
+    """A file whose only row is broken is told just that."""
+    assert errors_of(refusal(HEADER + '1,"a"b,http://a/1\n')) == [(2, None, "stray_quote")]
 
 
 def test_too_many_rows() -> None:
