@@ -20,7 +20,7 @@ from decoder_pool import DecoderPool
 import image_queue
 from address_policy import AddressPolicy, parse_source_url
 from byte_budget import ByteBudget
-from errors import ErrorCode, ImageError
+from errors import ErrorCode, ImageError, ServiceError
 from image_compressor import ImageLimits
 from image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
@@ -39,6 +39,7 @@ BYTES_IN_FLIGHT: Final = 256 * 2**20  # downloaded and not yet compressed, all i
 STORE_THREADS: Final = 4
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
+POSTPONED_SECONDS: Final = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,9 @@ class ImagePipeline:
             return await self._make(image, options)
         except ImageError as error:
             return self._failure(image, error)
+        except ServiceError as error:
+            logger.warning("image %s-%d waits: %s", image.request_id, image.n, error)
+            return _postponement(image)
         except Exception:
             logger.exception("image %s-%d", image.request_id, image.n)
             ours = ImageError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side")
@@ -159,6 +163,15 @@ async def _in_thread(
 ) -> T:
     call = partial(function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
+def _postponement(image: ClaimedImage) -> Outcome:
+    """Return the outcome of an attempt that doesn't count: what we need ourselves was away."""
+    return Outcome(
+        **_identity(image) | {"attempts": image.attempts},
+        state=ImageState.PENDING,
+        retry_seconds=POSTPONED_SECONDS,
+    )
 
 
 def _identity(image: ClaimedImage) -> dict[str, Any]:
