@@ -2,13 +2,13 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test check bench format
+.PHONY: install run demo test lint check bench format
 
 install: .venv/.installed
 
 .venv/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3")'
-	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
@@ -25,11 +25,15 @@ demo: install
 test: .venv/.installed-dev
 	$(PY) -m pytest
 
-check: .venv/.installed-dev
+lint: .venv/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+
+check: lint test
+
+bench: install
+	$(PY) benchmarks/upload.py
 
 format: .venv/.installed-dev
 	$(PY) -m ruff format .
