@@ -39,9 +39,9 @@ def to_plain(image: Image.Image) -> Image.Image:
     if mode in {"LA", "RGBA", "CMYK", "LAB"}:
         return image
     grey = mode in {"1", "L"}
-    if image.has_transparency_data:
-        return image.convert("LA" if grey else "RGBA")
-    return image.convert("L" if grey else "RGB")
+    alpha = "A" if image.has_transparency_data else ""
+    plain = ("L" if grey else "RGB") + alpha
+    return image if plain == mode else image.convert(plain)
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

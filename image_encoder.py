@@ -84,7 +84,9 @@ def pack_png(png: bytes, effort: Effort) -> bytes:
 
 def pack_gif(image: Image.Image) -> bytes | None:
     """Pack the very same pixels of a GIF with one frame anew; None where they would change."""
-    packed = _save(image, "GIF", optimize=True)
+    bare = image.copy()
+    bare.info = {key: bare.info[key] for key in ("transparency",) if key in bare.info}
+    packed = _save(bare, "GIF", optimize=True)
     with Image.open(io.BytesIO(packed), formats=["GIF"]) as again:
         is_same = again.size == image.size and (
             again.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
@@ -184,10 +186,6 @@ def _animation(picture: Picture) -> dict[str, Any]:
 
 
 def _save(frame: Image.Image, pillow_format: str, **settings: Any) -> bytes:
-    """Save a copy of the frame that has nothing about it but its pixels."""
-    bare = frame.copy() if frame.info else frame
-    has_index = bare.mode in {"P", "L"} and "transparency" in bare.info
-    bare.info = {"transparency": bare.info["transparency"]} if has_index else {}
     sink = io.BytesIO()
-    bare.save(sink, pillow_format, **settings)
+    frame.save(sink, pillow_format, **settings)
     return sink.getvalue()

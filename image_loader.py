@@ -145,7 +145,7 @@ def load(source: Source, size: tuple[int, int], *, is_animated: bool) -> Picture
     with _blaming_the_image(source.data, source.format):
         _check_png_pixels(source)
         if source.frames == 1 or not is_animated:
-            return Picture([_load_frame(source, size)], [0])
+            return Picture([_detach(_load_frame(source, size), source)], [0])
         return _load_animation(source, size)
 
 
@@ -174,13 +174,23 @@ def _load_animation(source: Source, size: tuple[int, int]) -> Picture:
     for index in _frame_indexes(source):
         source.image.seek(index)
         frame = _load_frame(source, size)
-        frames.append(frame.copy() if frame is source.image else frame)
-        durations.append(round(source.image.info.get("duration", 0)))
+        duration = source.image.info.get("duration", 0)
+        frames.append(_detach(frame, source))
+        durations.append(round(duration))
     modes = {frame.mode for frame in frames}
     if len(modes) > 1:
         mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
         frames = [frame.convert(mode) for frame in frames]
     return Picture(frames, durations, _read_plays(source))
+
+
+def _detach(frame: Image.Image, source: Source) -> Image.Image:
+    """Return pixels alone, without metadata; a file of several frames would give them all."""
+    has_more = source.format is SourceFormat.GIF or getattr(source.image, "is_animated", False)
+    if frame is source.image and has_more:
+        frame = frame.copy()
+    frame.info = {}
+    return frame
 
 
 def _load_frame(source: Source, size: tuple[int, int]) -> Image.Image:
