@@ -16,6 +16,10 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.errors import (
+    FirstHeaderLineIsContinuationDefect,
+    MissingHeaderBodySeparatorDefect,
+)
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +46,8 @@ LINGER_SECONDS: Final = 2.0
 LINGER_PIECES: Final = 64  # of a body that nobody wants
 
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The others are of multipart bodies, which the standard library looks for in the headers alone.
+_HEADER_DEFECTS: Final = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
 _CONTENT_LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 logger = logging.getLogger(__name__)
@@ -192,14 +198,15 @@ class _SocketReader(io.RawIOBase):
         return self._connection.recv_into(buffer)
 
 
-class _HeaderLines:
+class _HeaderLines(io.BytesIO):
     """The lines before the body, of which there may be so many bytes."""
 
     def __init__(self, reader: _SocketReader) -> None:
+        super().__init__()
         self._reader = reader
         self._left = MAX_HEADER_BYTES
 
-    def readline(self, size: int = -1) -> bytes:  # noqa: ARG002  # the standard library's limit
+    def readline(self, size: int | None = -1) -> bytes:  # noqa: ARG002  # the standard library's limit
         line = self._reader.buffered.readline(self._left + 1)
         self._left -= len(line)
         if self._left < 0:
@@ -275,10 +282,9 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     def _parse(self) -> Request:
         """Return the request whose bytes come next. Raises HttpError for what we don't take."""
-        lines = _HeaderLines(self._reader)
-        self.rfile = lines  # type: ignore[assignment]  # all that parse_request needs of it
+        self.rfile = _HeaderLines(self._reader)  # all that parse_request needs of it
         try:
-            self.raw_requestline = lines.readline()
+            self.raw_requestline = self.rfile.readline()
             if not self.parse_request():
                 raise self._refusal
         except _HeadersTooLargeError:
@@ -286,6 +292,8 @@ class HttpHandler(BaseHTTPRequestHandler):
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes",
             ) from None
+        finally:
+            self.rfile = self._reader.buffered
         self._check_headers()
         target = urlsplit(self.path)
         self._body = RequestBody(self._content_length(), self._reader, self._continue)
@@ -310,7 +318,9 @@ class HttpHandler(BaseHTTPRequestHandler):
     def _check_headers(self) -> None:
         if self.request_version == "HTTP/0.9":
             raise HttpError(HTTPStatus.BAD_REQUEST, "HTTP/0.9 is not spoken here")
-        if self.headers.defects or not all(map(_FIELD_NAME.fullmatch, self.headers.keys())):
+        are_broken = any(isinstance(defect, _HEADER_DEFECTS) for defect in self.headers.defects)
+        are_folded = any("\n" in value for value in self.headers.values())
+        if are_broken or are_folded or not all(map(_FIELD_NAME.fullmatch, self.headers.keys())):
             raise HttpError(HTTPStatus.BAD_REQUEST, "malformed header")
         if "Transfer-Encoding" in self.headers:
             raise HttpError(

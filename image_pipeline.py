@@ -15,11 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from decoder_pool import DecoderPool
-
 import image_queue
 from address_policy import AddressPolicy, parse_source_url
 from byte_budget import ByteBudget
+from decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from image_compressor import ImageLimits
 from image_downloader import DownloadLimits, ImageDownloader

@@ -282,8 +282,11 @@ def select_twin(cursor: Cursor, image: ClaimedImage) -> dict[str, Any]:
     return twin
 
 
-def finish_request(cursor: Cursor, request_id: str) -> bool:
-    """Set the final status, once; the output CSVs must be in the store by then."""
+def finish_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
+    """Set the final status, once; the output CSVs must be in the store by then.
+
+    Return the finished row, or None when there was nothing to finish.
+    """
     cursor.execute(
         """update requests set finished_at = now(), status = case
                   when status = 'cancelling' then 'cancelled'
@@ -291,10 +294,11 @@ def finish_request(cursor: Cursor, request_id: str) -> bool:
                   when succeeded = 0 then 'failed'
                   else 'completed_with_errors' end
             where id = %s and finished_at is null
-              and succeeded + failed + cancelled = images""",
+              and succeeded + failed + cancelled = images
+        returning *""",
         (request_id,),
     )
-    return cursor.rowcount == 1
+    return cursor.fetchone()
 
 
 def give_back_expired(cursor: Cursor) -> int:

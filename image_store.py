@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, S3Store, from_url
+from obstore.store import LocalStore, S3Store
 
 from errors import ErrorCode, ImageError
 
@@ -62,7 +62,7 @@ class ImageStore:
             self._root.mkdir(parents=True, exist_ok=True)
             self._store = LocalStore(self._root, mkdir=True)
         else:
-            self._store = from_url(url)  # type: ignore[assignment]  # s3:// gives an S3Store
+            self._store = S3Store.from_url(url)
 
     def describe(self, key: str) -> str:
         """Return where an operator finds a key."""
@@ -71,7 +71,7 @@ class ImageStore:
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Store `data` whole under `key`, durably. Raises ImageError `storage_error`."""
         with _storage_errors():
-            obstore.put(self._store, key, data)  # type: ignore[arg-type]  # iterables are taken
+            obstore.put(self._store, key, data)
             self._sync(key)
 
     def copy(self, source: str, target: str) -> None:

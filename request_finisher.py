@@ -40,8 +40,13 @@ def write_outputs(database: Database, store: ImageStore, base_url: str, request_
     report = (_report_line(image, base_url) for image in _images(database, request_id))
     store.put(report_csv_key(request_id), write_report(report))
     with database.transaction() as cursor:
-        if image_queue.finish_request(cursor, request_id):
-            logger.info("finished", extra={"request_id": request_id})
+        finished = image_queue.finish_request(cursor, request_id)
+    if finished:
+        logger.info(
+            "%s %s: %d images succeeded, %d failed",
+            *(request_id, finished["status"], finished["succeeded"], finished["failed"]),
+            extra={"request_id": request_id},
+        )
 
 
 def _images(database: Database, request_id: str) -> Iterator[dict[str, Any]]:

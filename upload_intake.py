@@ -102,9 +102,8 @@ class UploadIntake:
             )
             defer_begin(cursor, request_id)
         logger.info(
-            "accepted %d products, %d images",
-            counts.products,
-            counts.images,
+            "%s accepted: %d products, %d images",
+            *(request_id, counts.products, counts.images),
             extra={"request_id": request_id},
         )
         return self._accepted(request_id, counts)
