@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 MAX_IMAGE_NUMBER: Final = 2**31 - 1
+_WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_REQUEST_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def parse_limit(query: Mapping[str, str]) -> int:
     """Return how many rows a page shall have. Raises HttpError 422."""
     text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) <= MAX_LIMIT:
+    if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= MAX_LIMIT:
         raise _refusal(f"limit: {text[:100]!r} is not a whole number from 1 to {MAX_LIMIT}")
     return int(text)
 
@@ -55,10 +58,10 @@ def parse_request_cursor(query: Mapping[str, str]) -> tuple[datetime, str] | Non
     if "cursor" not in query:
         return None
     match _decode(query["cursor"]):
-        case [str(created_at), str(request_id)]:
+        case [str(created_at), str(request_id)] if _REQUEST_ID.fullmatch(request_id):
             try:
-                return datetime.fromisoformat(created_at), request_id
-            except ValueError:
+                return datetime.fromisoformat(created_at).astimezone(UTC), request_id
+            except (ValueError, OverflowError):
                 pass
     raise _unknown_cursor()
 
@@ -71,7 +74,7 @@ def _decode(cursor: str) -> Any:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         return json.loads(base64.b64decode(padded, altchars="-_", validate=True))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _unknown_cursor() from None
 
 

@@ -1,0 +1,120 @@
+"""Limits and cursors of lists: what comes back is what was given out, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from errors import HttpError
+from paging import (
+    DEFAULT_LIMIT,
+    image_cursor,
+    parse_image_cursor,
+    parse_limit,
+    parse_request_cursor,
+    request_cursor,
+)
+
+ID = "0123456789abcdef" * 2
+
+
+def _cursor(place: Any) -> str:
+    """Make a cursor as the service would, of any place."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [({}, DEFAULT_LIMIT), ({"limit": "1"}, 1), ({"limit": "007"}, 7), ({"limit": "1000"}, 1000)],
+)
+def test_a_limit_is_a_number_of_rows(query: dict[str, str], limit: int) -> None:
+    """Whole numbers up to 1000 are taken; without one a page has the default."""
+    assert parse_limit(query) == limit
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "0", "-1", "+1", "1001", "1.0", "1e2", " 1", "x", "٣", "²"],
+        *["0000000001999", "1" * 5000, "0" * 5000 + "1"],
+    ],
+)
+def test_another_limit_is_refused(text: str) -> None:
+    """What is no whole number from 1 to 1000 gets 422, and is shown shortened."""
+    with pytest.raises(HttpError, match=r"limit: .* is not a whole number") as caught:
+        parse_limit({"limit": text})
+    assert caught.value.status == 422
+    assert len(caught.value.detail) < 200
+
+
+@pytest.mark.parametrize("n", [1, 255, 2**31 - 1])
+def test_an_image_cursor_comes_back(n: int) -> None:
+    """The number of an image goes through its cursor, in characters that need no escape."""
+    cursor = image_cursor({"n": n})
+    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert parse_image_cursor({"cursor": cursor}) == n
+
+
+def test_without_a_cursor_a_list_starts_at_its_beginning() -> None:
+    """The first page is asked for without a cursor."""
+    assert parse_image_cursor({}) == 0
+    assert parse_request_cursor({}) is None
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2031, 2, 3, 4, 5, 6, 789_012, UTC),
+        datetime(2031, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+    ],
+)
+def test_a_request_cursor_comes_back(moment: datetime) -> None:
+    """Creation time, to the microsecond, and id go through the cursor."""
+    cursor = request_cursor({"created_at": moment, "id": ID})
+    assert parse_request_cursor({"cursor": cursor}) == (moment, ID)
+
+
+GARBAGE = [
+    *["", "=", "!!", "x", "é", "\udc80", "AAAA", "/+/+", _cursor(None), _cursor({}), _cursor("n")],
+    *[_cursor([]), _cursor([1, 2]), _cursor(1.5), base64.urlsafe_b64encode(b"[" * 9000).decode()],
+]
+
+
+@pytest.mark.parametrize("cursor", [*GARBAGE, _cursor(-1), _cursor(2**31), _cursor([1])])
+def test_a_foreign_image_cursor_is_refused(cursor: str) -> None:
+    """What the service did not give out as an image's cursor gets 422."""
+    with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
+        parse_image_cursor({"cursor": cursor})
+    assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *GARBAGE,
+        _cursor(7),
+        _cursor(["2031-02-03T04:05:06+00:00"]),
+        _cursor(["yesterday", ID]),
+        _cursor(["2031-02-03T04:05:06+00:00", "\0"]),
+        _cursor(["2031-02-03T04:05:06+00:00", "\ud800"]),
+        _cursor(["2031-02-03T04:05:06+00:00", ID + "0"]),
+        _cursor(["0001-01-01T00:00:00+23:59", ID]),
+    ],
+)
+def test_a_foreign_request_cursor_is_refused(cursor: str) -> None:
+    """What would not be a place in the database's order gets 422 before it gets there."""
+    with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
+        parse_request_cursor({"cursor": cursor})
+    assert caught.value.status == 422
+
+
+@pytest.mark.parametrize("offset", ["", "+00:00:00.000001"])
+def test_a_request_cursor_is_a_moment_that_the_database_understands(offset: str) -> None:
+    """Whatever offset a cursor was made up with, the time that comes out is in UTC."""
+    place = parse_request_cursor({"cursor": _cursor([f"2031-02-03T04:05:06{offset}", ID])})
+    assert place
+    assert place[0].tzinfo is UTC
