@@ -18,7 +18,8 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -72,6 +73,15 @@ def _storage_url(text: str) -> str:
     return text
 
 
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 Sources = Annotated[frozenset[str], NoDecode, BeforeValidator(_sources)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_ports)]
 KeyDigests = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_key_digests)]
@@ -85,6 +95,7 @@ class Settings(BaseSettings):
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
+    api_keys: KeyDigests = None  # before the host, which is judged by it
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     public_url: Annotated[str, AfterValidator(_base_url)] | None = None
@@ -93,7 +104,6 @@ class Settings(BaseSettings):
     postgres_dir: str = "postgres-data"
     storage_url: Annotated[str, AfterValidator(_storage_url)] = "file:."
 
-    api_keys: KeyDigests = None
     allowed_sources: Sources = frozenset()
     source_ports: Ports = frozenset({80, 443})
 
@@ -120,12 +130,7 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def base_url(self) -> str:
@@ -152,14 +157,15 @@ class Settings(BaseSettings):
         """Return these settings with the port that was really bound."""
         return self.model_copy(update={"port": port})
 
-    @model_validator(mode="after")
-    def _demand_keys_in_the_open(self) -> Settings:
-        if self.api_keys is None and not self.is_loopback:
+    @field_validator("host")
+    @classmethod
+    def _demand_keys_in_the_open(cls, host: str, info: ValidationInfo) -> str:
+        if info.data.get("api_keys", NO_KEYS) is None and not _is_loopback(host):
             raise ValueError(
-                f"HOST {self.host} can be reached from other machines: set API_KEYS to the "
-                "SHA-256 digests of the accepted keys, or to none to do without"
+                "can be reached from other machines: set API_KEYS to the SHA-256 digests of the "
+                f"accepted keys, or to {NO_KEYS} to do without"
             )
-        return self
+        return host
 
 
 def load_settings() -> Settings:
@@ -172,8 +178,6 @@ def load_settings() -> Settings:
 
 def _line(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return str(message)
     name = str(problem["loc"][0]).upper()
     shown = name if name in _SECRET else f"{name}={problem['input']}"
     return f"{shown}: {message}"

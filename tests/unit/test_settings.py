@@ -1,0 +1,232 @@
+"""The settings: what each takes, and how a bad one is told."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from errors import SettingsError
+from settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 2**20
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let only what a test sets be read: neither this shell's variables nor its `.env`."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def _load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    return load_settings()
+
+
+def test_the_defaults_are_the_promised_ones() -> None:
+    """With nothing set the service listens on loopback and brings all it needs."""
+    assert load_settings().model_dump() == {
+        "host": "127.0.0.1",
+        "port": 8000,
+        "public_url": None,
+        "database_url": None,
+        "postgres_dir": "postgres-data",
+        "storage_url": "file:.",
+        "api_keys": None,
+        "allowed_sources": frozenset(),
+        "source_ports": {80, 443},
+        "max_csv_bytes": 100 * MIB,
+        "max_csv_rows": 1_000_000,
+        "max_urls_per_row": 100,
+        "max_image_bytes": 50 * MIB,
+        "max_image_pixels": 100_000_000,
+        "max_image_frames": 500,
+        "connect_seconds": 10,
+        "download_seconds": 60,
+        "compress_seconds": 60,
+        "download_attempts": 4,
+        "download_concurrency": 64,
+        "host_concurrency": 8,
+        "compress_processes": os.cpu_count(),
+        "shutdown_seconds": 30,
+        "log_format": "text",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("HOST", "::1", "::1"),
+        ("PORT", "0", 0),
+        ("PUBLIC_URL", "https://images.example.com/", "https://images.example.com"),
+        ("PUBLIC_URL", "https://example.com/images/", "https://example.com/images"),
+        ("DATABASE_URL", "postgresql://shop@db/images", "postgresql://shop@db/images"),
+        ("POSTGRES_DIR", "elsewhere", "elsewhere"),
+        ("STORAGE_URL", "file:/var/images", "file:/var/images"),
+        ("STORAGE_URL", "s3://bucket/pre/fix", "s3://bucket/pre/fix"),
+        ("API_KEYS", f" {DIGEST.upper()} , {'0' * 64} ", {DIGEST, "0" * 64}),
+        ("API_KEYS", "None", frozenset()),
+        ("API_KEYS", " , ", None),
+        ("ALLOWED_SOURCES", "CDN.shop:8080, [::1]:9", {"cdn.shop:8080", "[::1]:9"}),
+        ("SOURCE_PORTS", "443, 8443", {443, 8443}),
+        ("MAX_CSV_BYTES", "2000", 2000),
+        ("MAX_CSV_BYTES", "100MiB", 100 * MIB),
+        ("MAX_IMAGE_BYTES", "1.5 kb", 1500),
+        ("CONNECT_SECONDS", "0.5", 0.5),
+        ("COMPRESS_PROCESSES", "3", 3),
+        ("LOG_FORMAT", "json", "json"),
+        ("PORT", "", 8000),
+    ],
+)
+def test_a_variable_is_read(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any
+) -> None:
+    """Each kind of value is read in the forms that people write; an empty one is unset."""
+    assert getattr(_load(monkeypatch, **{name: text}), name.lower()) == value
+
+
+BAD = [
+    ("PORT", "http", "integer"),
+    ("PORT", "-1", "greater than or equal to 0"),
+    ("PORT", "65536", "less than or equal to 65535"),
+    ("PUBLIC_URL", "images.example.com", "takes a URL like https://"),
+    ("PUBLIC_URL", "https://a b", "takes a URL like https://"),
+    ("PUBLIC_URL", "https://example.com/?a=b", "takes a URL like https://"),
+    ("STORAGE_URL", "/var/images", "takes file:PATH or s3://bucket/prefix"),
+    ("STORAGE_URL", "s3:///prefix", "takes file:PATH or s3://bucket/prefix"),
+    ("STORAGE_URL", "file:", "takes file:PATH or s3://bucket/prefix"),
+    ("ALLOWED_SOURCES", "cdn.shop", "'cdn.shop' is not host:port"),
+    ("ALLOWED_SOURCES", "a:80,http://b:80", "'http://b:80' is not host:port"),
+    ("ALLOWED_SOURCES", "cdn.shop:0", "'cdn.shop:0' is not host:port"),
+    ("ALLOWED_SOURCES", "cdn.shop:65536", "'cdn.shop:65536' is not host:port"),
+    ("SOURCE_PORTS", "80;443", "takes port numbers from 1 to 65535"),
+    ("SOURCE_PORTS", "0", "takes port numbers from 1 to 65535"),
+    ("SOURCE_PORTS", "65536", "takes port numbers from 1 to 65535"),
+    ("SOURCE_PORTS", "٨٠", "takes port numbers from 1 to 65535"),
+    ("SOURCE_PORTS", ",", "takes port numbers from 1 to 65535"),
+    ("MAX_CSV_BYTES", "0", "greater than 0"),
+    ("MAX_CSV_BYTES", "lots", "byte"),
+    ("MAX_CSV_ROWS", "0", "greater than 0"),
+    ("MAX_URLS_PER_ROW", "-1", "greater than 0"),
+    ("MAX_IMAGE_BYTES", "10 apples", "unit"),
+    ("MAX_IMAGE_PIXELS", "1.5", "integer"),
+    ("MAX_IMAGE_FRAMES", "0", "greater than 0"),
+    ("CONNECT_SECONDS", "0", "greater than 0"),
+    ("CONNECT_SECONDS", "nan", "less than or equal to 86400"),
+    ("DOWNLOAD_SECONDS", "inf", "less than or equal to 86400"),
+    ("COMPRESS_SECONDS", "soon", "number"),
+    ("DOWNLOAD_ATTEMPTS", "0", "greater than 0"),
+    ("DOWNLOAD_CONCURRENCY", "1025", "less than or equal to 1024"),
+    ("HOST_CONCURRENCY", "0", "greater than 0"),
+    ("COMPRESS_PROCESSES", "0", "greater than 0"),
+    ("SHUTDOWN_SECONDS", "-3", "greater than 0"),
+    ("LOG_FORMAT", "xml", "'text' or 'json'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "takes"), BAD)
+def test_a_bad_value_is_named_with_what_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, takes: str
+) -> None:
+    """A bad value stops the start with one line: the variable, its value, what it takes."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **{name: text})
+    line = caught.value.detail
+    assert line.startswith(f"{name}={text}: ")
+    assert takes in line
+    assert "\n" not in line
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to start the service once for every mistake."""
+    bad = {"PORT": "x", "LOG_FORMAT": "xml", "MAX_CSV_ROWS": "0", "HOST": "0.0.0.0"}
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **bad)
+    lines = caught.value.detail.splitlines()
+    assert len(lines) == len(bad)
+    assert all(any(name in line for line in lines) for name in bad)
+
+
+@pytest.mark.parametrize("text", ["hunter2", f"{DIGEST},hunter2", DIGEST[1:]])
+def test_a_bad_key_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The error of a secret names its variable and keeps its value to itself."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, API_KEYS=text)
+    assert caught.value.detail.startswith("API_KEYS: takes SHA-256 digests")
+    assert text not in caught.value.detail
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "shop.example"])
+def test_an_open_host_demands_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A service that others can reach does not start without a word on keys."""
+    with pytest.raises(SettingsError, match=r"HOST=.*: .*API_KEYS"):
+        _load(monkeypatch, HOST=host)
+    assert _load(monkeypatch, HOST=host, API_KEYS="none").api_keys == frozenset()
+    assert _load(monkeypatch, HOST=host, API_KEYS=DIGEST).api_keys == frozenset({DIGEST})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
+def test_a_loopback_host_needs_no_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """What only this machine can reach starts without keys."""
+    assert _load(monkeypatch, HOST=host).is_loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "base"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8123"),
+        ("::1", "http://[::1]:8123"),
+        ("[::1]", "http://[::1]:8123"),
+        ("localhost", "http://localhost:8123"),
+    ],
+)
+def test_urls_stand_on_the_port_that_was_bound(
+    monkeypatch: pytest.MonkeyPatch, host: str, base: str
+) -> None:
+    """Port 0 becomes the bound one in every URL; PUBLIC_URL goes before."""
+    bound = _load(monkeypatch, HOST=host, PORT="0").with_port(8123)
+    assert (bound.own_url, bound.base_url) == (base, base)
+    public = _load(monkeypatch, PUBLIC_URL="https://cdn.example").with_port(8123)
+    assert (public.own_url, public.base_url) == (base, "https://cdn.example")
+
+
+def test_the_service_may_fetch_from_itself_on_loopback_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`test.csv` works as it stands on loopback; in the open nothing is allowed unasked."""
+    allowed = {"cdn.shop:81"}
+    settings = _load(monkeypatch, ALLOWED_SOURCES="cdn.shop:81", PORT="8123")
+    assert settings.sources == allowed | {"127.0.0.1:8123", "localhost:8123"}
+    assert _load(monkeypatch, HOST="0.0.0.0", API_KEYS="none").sources == allowed
+    assert "[::1]:8123" in _load(monkeypatch, HOST="::1").sources
+
+
+def test_a_file_gives_what_the_environment_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`.env` of the working directory is read; a variable goes before it, others may stand in it."""
+    (tmp_path / ".env").write_text("PORT=8123\nLOG_FORMAT=json\nSOMETHING_ELSE=1\n")
+    settings = _load(monkeypatch, LOG_FORMAT="text")
+    assert (settings.port, settings.log_format) == (8123, "text")
+
+
+def test_a_bad_line_of_the_file_is_named_too(tmp_path: Path) -> None:
+    """A bad value in `.env` is told like one of the environment."""
+    (tmp_path / ".env").write_text("PORT=x\n")
+    with pytest.raises(SettingsError, match="PORT=x: "):
+        load_settings()
+
+
+def test_settings_do_not_change() -> None:
+    """What was read at the start stays."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().port = 1  # type: ignore[misc]  # what it is about
