@@ -114,19 +114,12 @@ class Api:
         ]
 
     def answer(self, request: Request) -> Response:
-        """Return the response to a request. Raises HttpError, or what the connection raised."""
+        """Return the response to a request. Raises HttpError; anything else is a bug."""
         try:
             return self._route(request)
-        except (HttpError, ConnectionError):
-            raise
         except (DatabaseUnavailableError, ImageError) as error:
             logger.warning("%s %s: %s", request.method, request.path, error)
             raise _unavailable("the database or the store is away, try again later") from error
-        except Exception as error:
-            logger.exception("%s %s", request.method, request.path)
-            raise HttpError(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side"
-            ) from error
 
     def _route(self, request: Request) -> Response:
         for route in self._routes:
