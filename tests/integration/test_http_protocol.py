@@ -1,0 +1,542 @@
+"""HTTP over raw sockets of loopback: what is answered, refused, and cut off."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+import http_protocol
+from errors import HttpError
+from http_protocol import HttpServer, Request, Response, json_response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_SECONDS = 10.0  # what a wait may take at the very most on a busy machine
+GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+LEAK = "select 1 from /etc/passwd"
+HUGE_PIECES = 512  # of PIECE_BYTES: more than any socket buffers
+
+
+def post(body: bytes, *headers: bytes) -> bytes:
+    """Return a POST with further header lines."""
+    lines = [b"POST /echo HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, which has to be JSON."""
+        return json.loads(self.body)
+
+    def assert_problem(self, status: int) -> None:
+        """Check that this is an RFC 9457 document that ends the connection."""
+        assert (self.status, self.headers["content-type"]) == (status, "application/problem+json")
+        assert self.json["status"] == status
+        assert {"type", "title", "detail"} <= self.json.keys()
+        assert all(isinstance(self.json[name], str) for name in ("type", "title", "detail"))
+        assert self.headers["connection"] == "close"
+
+
+class Client:
+    """A connection to a server, byte by byte."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", server.server_port), PATIENCE_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self.sock.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.sock.close()
+
+    def ask(self, data: bytes, *, has_body: bool = True) -> Answer:
+        """Send bytes and read one response."""
+        self.sock.sendall(data)
+        return self.read(has_body=has_body)
+
+    def read(self, *, has_body: bool = True) -> Answer:
+        """Read the next response."""
+        status = self._file.readline().split()
+        assert status, "the connection was closed without an answer"
+        headers = {}
+        while line := self._file.readline().strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            assert name.lower() not in headers, f"{name} twice"
+            headers[name.lower()] = value.strip()
+        length = int(headers.get("content-length", 0)) if has_body else 0
+        body = self._file.read(length)
+        assert len(body) == length
+        return Answer(int(status[1]), headers, body)
+
+    def rest(self) -> bytes:
+        """Read up to the connection's end."""
+        return self._file.read()
+
+    def is_closed(self) -> bool:
+        """Wait for the server's end of the connection; False when there is more to read."""
+        try:
+            return self._file.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+class Site:
+    """A few paths to ask for, and what became of the last answer."""
+
+    def __init__(self) -> None:
+        self.was_dropped = threading.Event()
+        self.leave = threading.Event()
+
+    def answer(self, request: Request) -> Response:
+        """Answer as the path says."""
+        match request.path:
+            case "/echo":
+                return _echo(request)
+            case "/broken":
+                raise RuntimeError(LEAK)
+            case "/unread":
+                return json_response({})
+            case "/refused":
+                raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not this", headers={"X-A": "b"})
+            case "/huge":
+                length = str(HUGE_PIECES * http_protocol.PIECE_BYTES)
+                return Response(HTTPStatus.OK, self._huge(), {"Content-Length": length})
+            case "/late":
+                assert self.leave.wait(PATIENCE_SECONDS)
+                return json_response({})
+            case "/split":
+                return Response(HTTPStatus.OK, b"", {"X-A": "b\r\nSet-Cookie: c"})
+            case "/unchanged":
+                return Response(HTTPStatus.NOT_MODIFIED, b"", {"ETag": '"1"'})
+        raise HttpError(HTTPStatus.NOT_FOUND, "nothing here")
+
+    def _huge(self) -> Iterator[bytes]:
+        try:
+            for _ in range(HUGE_PIECES):
+                yield bytes(http_protocol.PIECE_BYTES)
+        finally:
+            self.was_dropped.set()
+
+
+def _echo(request: Request) -> Response:
+    body = b"".join(request.body).decode("latin-1")
+    return json_response(
+        {"method": request.method, "path": request.path, "query": request.query, "body": body}
+    )
+
+
+@pytest.fixture(scope="module")
+def site() -> Site:
+    """Give what the servers answer with."""
+    return Site()
+
+
+@pytest.fixture(scope="module")
+def server(site: Site) -> Iterator[HttpServer]:
+    """Run a server with the limits as they are."""
+    with _running(site) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: HttpServer) -> Iterator[Client]:
+    """Give a connection to it."""
+    with Client(server) as connection:
+        yield connection
+
+
+@contextmanager
+def _running(site: Site) -> Iterator[HttpServer]:
+    """Run a server of the block's own, so that a test may turn its limits down first."""
+    with HttpServer("127.0.0.1", 0) as server:
+        server.start(site.answer)
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+def test_connection_is_kept(client: Client) -> None:
+    """One connection carries one request after the other, with bodies and without."""
+    for body in (b"", b"abc", b""):
+        answer = client.ask(post(body))
+        assert (answer.status, answer.json["body"]) == (200, body.decode())
+        assert "connection" not in answer.headers
+        assert client.ask(GET).json["method"] == "GET"
+
+
+def test_common_headers(client: Client) -> None:
+    """Every response has its date, and nothing may guess its type."""
+    headers = client.ask(GET).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["date"].endswith(" GMT")
+
+
+def test_pipelined_requests_are_answered_in_turn(client: Client) -> None:
+    """Requests that are sent without waiting get their answers in their order."""
+    client.sock.sendall(post(b"1") + post(b"22") + GET)
+    assert [client.read().json["body"] for _ in range(3)] == ["1", "22", ""]
+
+
+def test_nothing_is_answered_after_an_error(client: Client) -> None:
+    """What follows a refused request is not taken for one: it may be its body."""
+    client.sock.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    client.read().assert_problem(404)
+    assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "is_kept"),
+    [
+        (b"GET /echo HTTP/1.0\r\n\r\n", False),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", False),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n", False),
+        (b"GET /echo HTTP/1.1\r\nHost:a\r\n\r\n", True),
+        (b"GET /echo HTTP/1.1\nHost: a\n\n", True),
+        (b"\r\nGET /echo HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (b"GET http://a/echo HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", False),
+    ],
+)
+def test_connection_ends_when_it_has_to(
+    client: Client,
+    request_bytes: bytes,
+    is_kept: bool,  # noqa: FBT001  # parametrize passes it
+) -> None:
+    """HTTP/1.0, a wish to close and an unread body end the connection; nothing else does."""
+    answer = client.ask(request_bytes)
+    assert answer.status == 200
+    assert ("connection" not in answer.headers) == is_kept
+    if is_kept:
+        assert client.ask(GET).status == 200
+    else:
+        assert client.is_closed()
+
+
+def test_query_is_decoded(client: Client) -> None:
+    """The query's fields arrive decoded, beside a path as it was sent."""
+    answer = client.ask(b"GET /echo?a=%C3%BC+b&c= HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.json["query"] == {"a": "ü b", "c": ""}
+    assert answer.json["path"] == "/echo"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /echo\r\n\r\n", 400),
+        (b"POST /echo\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\0\x01\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1 more\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/one\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo SMTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\n folded\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\n: no name\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX\xff: b\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX(: b\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nFrom nobody\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\rContent-Length: 5\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\n" + b"X: b\r\n" * 200 + b"\r\n", 431),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 16_384 + b"\r\n\r\n", 431),
+        (b"GET /echo?" + b"a" * 16_384 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET /echo?a=1&a=2 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /echo?" + b"&".join(b"a%d" % n for n in range(51)) + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (post(b"", b"Content-Length: 0"), 400),
+        (post(b"", b"Transfer-Encoding: chunked"), 501),
+        (post(b"", b"transfer-encoding: identity"), 501),
+    ],
+)  # fmt: skip
+def test_malformed_request_is_refused(client: Client, request_bytes: bytes, status: int) -> None:
+    """What is not exactly HTTP/1.1 gets a problem document and the end of the connection."""
+    client.ask(request_bytes).assert_problem(status)
+    assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    "length", [b"+5", b"-1", b"5, 5", b"5 5", b"0x5", b"1_0", b"", b"\xb2", b"1" * 16]
+)
+def test_length_has_only_digits(client: Client, length: bytes) -> None:
+    """A Content-Length that parsers might read differently is refused."""
+    start = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    client.ask(start + length + b"\r\n\r\nabcde").assert_problem(400)
+    assert client.is_closed()
+
+
+def test_headers_up_to_the_limit_are_taken(client: Client) -> None:
+    """Request line and headers may have 16 KiB together, not one byte more."""
+    room = 16 * 1024 - len(GET) - len(b"X: \r\n")
+    start = GET.removesuffix(b"\r\n")
+    assert client.ask(start + b"X: " + b"b" * room + b"\r\n\r\n").status == 200
+    client.ask(start + b"X: " + b"b" * (room + 1) + b"\r\n\r\n").assert_problem(431)
+
+
+def test_headers_that_end_too_early_are_no_request(client: Client) -> None:
+    """A connection that ends within the headers asked for nothing."""
+    client.sock.sendall(b"GET /echo HTTP/1.1\r\nHost: a\r\n")
+    client.sock.shutdown(socket.SHUT_WR)
+    client.read().assert_problem(400)
+
+
+def test_headers_that_trickle_are_cut_off(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    """A byte now and then does not keep a connection open for longer than the headers may take."""
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.3)
+    with _running(site) as server, Client(server) as client:
+        client.sock.sendall(b"GET /echo HTTP/1.1\r\nHost: a\r\nX: ")
+        _trickle_until_cut_off(client)
+        assert client.is_closed()
+
+
+def test_idle_connection_is_cut_off(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    """A connection that asks for nothing, at first or after a request, is closed."""
+    monkeypatch.setattr(http_protocol, "IDLE_SECONDS", 0.2)
+    with _running(site) as server, Client(server) as silent, Client(server) as used:
+        assert used.ask(GET).status == 200
+        assert silent.is_closed()
+        assert used.is_closed()
+
+
+def test_body_that_trickles_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    """A body slower than the lowest rate gets 408."""
+    monkeypatch.setattr(http_protocol, "BODY_GRACE_SECONDS", 0.3)
+    with _running(site) as server, Client(server) as client:
+        client.sock.sendall(post(b"b" * 1000)[:-999])
+        _trickle_until_cut_off(client)
+        client.read().assert_problem(408)
+
+
+def test_body_that_is_slow_but_steady_is_taken(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    """What has arrived earns more time."""
+    monkeypatch.setattr(http_protocol, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "LOWEST_BODY_RATE", 10)
+    body, began = b"b" * 200, monotonic()
+    with _running(site) as server, Client(server) as client:
+        request = post(body)
+        client.sock.sendall(request[:-100])  # worth ten seconds
+        while monotonic() < began + 0.6:
+            assert not _is_readable(client, 0.05)
+        assert client.ask(request[-100:]).json["body"] == body.decode()
+
+
+def test_body_that_is_cut_short_is_refused(client: Client) -> None:
+    """A body that ends before its length is an error, not a shorter body."""
+    client.sock.sendall(post(b"abcdef")[:-1])
+    client.sock.shutdown(socket.SHUT_WR)
+    client.read().assert_problem(400)
+
+
+@pytest.mark.parametrize("expect", [b"100-continue", b"100-Continue"])
+def test_body_is_invited(client: Client, expect: bytes) -> None:
+    """A client that waits for 100 Continue gets it, once, and then its answer."""
+    client.sock.sendall(post(b"abc", b"Expect: " + expect)[:-3])
+    assert client.read().status == 100
+    assert client.ask(b"abc").json["body"] == "abc"
+    assert client.ask(GET).status == 200
+
+
+@pytest.mark.parametrize("path", [b"/refused", b"/nowhere"])
+def test_body_is_refused_before_it_is_sent(client: Client, path: bytes) -> None:
+    """A request that its headers already rule out is refused without asking for the body."""
+    client.sock.sendall(
+        b"POST "
+        + path
+        + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert client.read().status >= 400
+
+
+def test_refusal_reaches_a_client_that_is_still_sending(client: Client) -> None:
+    """A client that sends its whole body before it reads is not reset, and reads why."""
+    body = bytes(3 * 2**20)  # more than the buffers between us take
+    head = post(b"").replace(b"/echo", b"/refused").replace(b": 0", b": %d" % len(body))
+    client.sock.sendall(head)
+    for start in range(0, len(body), 65_536):
+        client.sock.sendall(body[start : start + 65_536])
+    answer = client.read()
+    answer.assert_problem(415)
+    assert answer.headers["x-a"] == "b"
+
+
+def test_body_that_nobody_wants_is_not_read_for_ever(
+    monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    """After a refusal, a client that goes on sending is cut off."""
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.3)
+    with _running(site) as server, Client(server) as client:
+        client.ask(
+            b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n"
+        ).assert_problem(415)
+        with pytest.raises(ConnectionError):
+            _send_for_ever(client)
+
+
+def test_head_has_headers_only(client: Client) -> None:
+    """HEAD gets what GET gets, without the body, and the connection goes on."""
+    full = client.ask(GET.replace(b"GET", b"PUT"))
+    head = client.ask(GET.replace(b"GET", b"HEAD"), has_body=False)
+    assert head.status == full.status
+    assert int(head.headers["content-length"]) == len(full.body) + len("HEAD") - len("PUT")
+    assert client.ask(GET).status == 200
+
+
+def test_head_of_an_error_has_no_body(client: Client) -> None:
+    """An error that answers HEAD tells its length and has no body either."""
+    answer = client.ask(b"HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", has_body=False)
+    assert answer.status == 404
+    assert int(answer.headers["content-length"]) > 0
+    assert client.is_closed()
+
+
+def test_head_of_a_stream_has_no_body(client: Client) -> None:
+    """HEAD of a body in pieces doesn't send the pieces."""
+    answer = client.ask(b"HEAD /huge HTTP/1.1\r\nHost: a\r\n\r\n", has_body=False)
+    assert int(answer.headers["content-length"]) == HUGE_PIECES * http_protocol.PIECE_BYTES
+    assert client.ask(GET).status == 200
+
+
+def test_not_modified_has_neither_body_nor_length(client: Client) -> None:
+    """304 is only headers, whatever the method, and the connection goes on."""
+    answer = client.ask(b"GET /unchanged HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (answer.status, answer.headers["etag"]) == (304, '"1"')
+    assert "content-length" not in answer.headers
+    assert client.ask(GET).status == 200
+
+
+def test_stream_arrives_whole(client: Client) -> None:
+    """A body in pieces arrives with every byte, and the connection goes on."""
+    answer = client.ask(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert len(answer.body) == HUGE_PIECES * http_protocol.PIECE_BYTES
+    assert client.ask(GET).status == 200
+
+
+def test_client_that_disappears_ends_its_response(
+    client: Client, server: HttpServer, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A response to nobody is dropped without a fuss, and others are served."""
+    client.sock.sendall(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.sock.recv(1)
+    # Closing with zero linger time resets the connection.
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.__exit__()
+    assert site.was_dropped.wait(PATIENCE_SECONDS)
+    with Client(server) as other:
+        assert other.ask(GET).status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_unexpected_error_is_told_to_nobody(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug is a plain 500 for the client; the log has the traceback."""
+    answer = client.ask(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer.assert_problem(500)
+    assert LEAK not in answer.body.decode()
+    assert b"Traceback" not in answer.body
+    assert b"RuntimeError" not in answer.body
+    assert LEAK in caplog.text
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    """One connection too many gets 503 at once; when another ends there is room again."""
+    monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 2)
+    with _running(site) as server:
+        with Client(server) as first, Client(server) as second:
+            assert first.ask(GET).status == second.ask(GET).status == 200
+            with Client(server) as third:
+                answer = third.read()
+                answer.assert_problem(503)
+                assert int(answer.headers["retry-after"]) > 0
+                assert third.is_closed()
+            assert first.ask(GET).status == 200
+        _wait_until_served(server)
+
+
+def test_slow_request_delays_no_other(client: Client, server: HttpServer, site: Site) -> None:
+    """Connections are answered beside each other."""
+    client.sock.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+    with Client(server) as other:
+        assert other.ask(GET).status == 200
+    site.leave.set()
+    assert client.read().status == 200
+
+
+def test_request_may_come_in_any_pieces(client: Client) -> None:
+    """One request means the same wherever it is cut in two, and byte by byte."""
+    request = post(b"a\r\n\0b", b"X: y")
+    for cut in range(1, len(request)):
+        client.sock.sendall(request[:cut])
+        assert client.ask(request[cut:]).json["body"] == "a\r\n\0b"
+    for place in range(len(request)):
+        client.sock.sendall(request[place : place + 1])
+    assert client.read().json["body"] == "a\r\n\0b"
+
+
+def test_header_value_with_a_line_break_is_never_sent(client: Client) -> None:
+    """A response header can't be broken into two."""
+    client.sock.sendall(b"GET /split HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b"Set-Cookie" not in client.rest()
+
+
+def _is_readable(client: Client, seconds: float) -> bool:
+    client.sock.settimeout(seconds)
+    try:
+        client.sock.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        client.sock.settimeout(PATIENCE_SECONDS)
+    return True
+
+
+def _trickle_until_cut_off(client: Client) -> None:
+    """Send a byte now and then until there is something to read, or the end."""
+    deadline = monotonic() + PATIENCE_SECONDS
+    while not _is_readable(client, 0.05):
+        assert monotonic() < deadline, "the client was never cut off"
+        client.sock.sendall(b"b")
+
+
+def _send_for_ever(client: Client) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while monotonic() < deadline:
+        client.sock.sendall(b"b")
+        _is_readable(client, 0.02)
+
+
+def _wait_until_served(server: HttpServer) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while monotonic() < deadline:
+        with Client(server) as client:
+            if client.ask(GET).status == 200:
+                return
+    raise AssertionError("there was never room again")
