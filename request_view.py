@@ -73,7 +73,7 @@ def _progress(row: Row) -> dict[str, Any]:
         "done": done,
         "succeeded": row["succeeded"],
         "failed": row["failed"],
-        "percent": round(100 * done / row["images"], 1),
+        "percent": 1000 * done // row["images"] / 10,  # never 100 before the end
         "images_per_second": rate and round(rate, 2),
         "eta_seconds": round(left / rate)
         if rate and row["status"] != RequestStatus.PENDING
