@@ -1,0 +1,94 @@
+"""The log: a line an event, in either format."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service_log import JsonFormatter
+
+ROOT = Path(__file__).parents[2]
+SPEAK = """
+import logging, sys
+from service_log import configure_log
+configure_log(sys.argv[1])
+configure_log(sys.argv[1])
+logging.getLogger("shop").info("accepted %d", 3, extra={"request_id": "ab12"})
+logging.getLogger("shop").debug("too fine")
+logging.getLogger("procrastinate.worker").info("job started")
+logging.getLogger("procrastinate.worker").warning("no database")
+logging.getLogger("urllib3.connectionpool").warning("connection is full")
+"""
+
+
+def _json_line(**record: Any) -> dict[str, Any]:
+    fields = {"name": "shop", "levelno": logging.INFO, "levelname": "INFO"} | record
+    line = JsonFormatter().format(logging.makeLogRecord(fields))
+    assert "\n" not in line
+    parsed = json.loads(line)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_a_json_line_has_what_the_event_has() -> None:
+    """Time, level, logger and message stand under fixed names, in UTC."""
+    assert _json_line(msg="took %s", args=("it",), created=0.25) == {
+        "time": "1970-01-01T00:00:00.250000+00:00",
+        "level": "info",
+        "logger": "shop",
+        "message": "took it",
+    }
+
+
+def test_extra_fields_become_members() -> None:
+    """The request's id can be searched for; what JSON can't say is written as text."""
+    line = _json_line(msg="finished", request_id="ab12", folder=Path("/tmp"))
+    assert (line["request_id"], line["folder"]) == ("ab12", "/tmp")
+
+
+@pytest.mark.parametrize("text", ["two\nlines", 'a "quote"', "\udc80", "größe ☃"])
+def test_whatever_the_message_it_stays_one_line(text: str) -> None:
+    """A hostile URL in a message can't forge a line."""
+    assert _json_line(msg="%s", args=(text,))["message"] == text
+
+
+def test_a_traceback_is_a_member() -> None:
+    """A bug is logged whole, still as one line."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        divmod(1, 0)
+    error = caught.value
+    line = _json_line(msg="image 7", exc_info=(type(error), error, error.__traceback__))
+    assert line["traceback"].startswith("Traceback (most recent call last):\n")
+    assert "ZeroDivisionError: " in line["traceback"].splitlines()[-1]
+
+
+def _speak(log_format: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAK, log_format],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_a_process_logs_text_to_standard_error() -> None:
+    """Configured twice it logs once, without the engine's chatter."""
+    accepted, away = _speak("text")
+    assert accepted.endswith(" INFO    shop: accepted 3")
+    assert away.endswith(" WARNING procrastinate.worker: no database")
+
+
+def test_a_process_logs_json_to_standard_error() -> None:
+    """The same events, an object a line."""
+    accepted, away = map(json.loads, _speak("json"))
+    assert (accepted["message"], accepted["request_id"]) == ("accepted 3", "ab12")
+    assert away["level"] == "warning"
