@@ -58,6 +58,8 @@ def _requested_range(request: Request, etag: str, size: int) -> tuple[int, int] 
     match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
     if not match or match[0] == "bytes=-" or request.headers.get("If-Range", etag) != etag:
         return None  # several ranges or another unit: the whole is a right answer too
+    if request.method != "GET":
+        return None  # ranges of anything else are not defined
     first, last = match.groups()
     if first:
         start, end = int(first), min(int(last or size - 1) + 1, size)
