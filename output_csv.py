@@ -80,7 +80,7 @@ def write_report(images: Iterable[ReportImage]) -> Iterator[bytes]:
 
 
 def output_cell(output_urls: Iterable[str | None]) -> str:
-    """Return one slot for each image in sequence, empty where it failed."""
+    """Return one slot for each input URL in sequence, empty where the image failed."""
     return ",".join([url or "" for url in output_urls])
 
 
@@ -92,7 +92,7 @@ def _output_lines(
     in_input_order = itemgetter(*sorted(range(len(order)), key=order.__getitem__))
     for serial_number, product_name, input_image_urls, other_cells, output_urls in products:
         cells = (serial_number, product_name, input_image_urls, *(other_cells or ()))
-        yield [*in_input_order(cells), ",".join([url or "" for url in output_urls])]
+        yield [*in_input_order(cells), output_cell(output_urls)]
 
 
 def _write(header: Sequence[str], lines: Iterable[Sequence[object]]) -> Iterator[bytes]:

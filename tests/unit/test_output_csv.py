@@ -189,10 +189,14 @@ def test_pieces_and_memory() -> None:
 
     tracemalloc.start()
     try:
-        sizes = [len(piece) for piece in write_output(COLUMNS, products())]
+        sizes, lines = [], 0
+        for piece in write_output(COLUMNS, products()):
+            sizes.append(len(piece))
+            lines += piece.count(b"\r\n")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert lines == 30_001
     assert len(sizes) > 10
     assert all(CHUNK_CHARS <= size < CHUNK_CHARS + 1000 for size in sizes[:-1])
     assert peak < sum(sizes) / 2

@@ -48,10 +48,11 @@ def test_values(one: str, other: str, same: bool) -> None:  # noqa: FBT001  # a 
     assert (value_of(one) == value_of(other)) is same
 
 
-def test_consecutive_numbers_share_no_slot() -> None:
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_evenly_spaced_numbers_share_no_slot(step: int) -> None:
     """The usual file needs no second pass."""
-    serials = SerialNumbers(100_000)
-    for value in range(0, 10_000_000, 1000):
+    serials = SerialNumbers(10_000)
+    for value in range(0, 10_000 * step, step):
         serials.add(value)
     assert serials.shared == 0
 
@@ -68,9 +69,9 @@ def test_equal_numbers_share_a_slot() -> None:
 
 
 def test_random_numbers_share_few_slots() -> None:
-    """Numbers without any order share a slot about as rarely as chance has it."""
+    """Numbers without any order share a slot the more rarely, the more rows there may be."""
     draw = random.Random(1)  # noqa: S311  # the same numbers in every run
-    serials = SerialNumbers(20_000)
+    serials = SerialNumbers(1_000_000)
     for _ in range(20_000):
         serials.add(draw.randrange(10**13))
-    assert serials.shared < 1_000
+    assert serials.shared < 60

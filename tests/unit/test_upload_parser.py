@@ -97,6 +97,12 @@ def test_the_csv_may_be_large() -> None:
     assert parse(body, step=65_536, room=300_000)[1] == content
 
 
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_a_line_break_may_come_first(step: int) -> None:
+    """RFC 2046 counts it as part of the boundary."""
+    assert parse(b"\r\n" + form(A_FILE), step=step) == ({}, A_CSV)
+
+
 def test_the_last_line_break_may_be_missing() -> None:
     """Some clients end with the last boundary itself."""
     assert parse(form(A_FILE).removesuffix(b"\r\n")) == ({}, A_CSV)
@@ -167,6 +173,7 @@ def test_the_longest_boundary() -> None:
         (form(option("format", b"webp")), 400),
         (form(A_FILE, A_FILE), 400),
         (form(part('form-data; name="csv"; filename="a.csv"', CSV[:20])), 400),
+        (form(A_FILE, part('form-data; name="csv"; filename="a.csv"', b"x")), 400),
         (form(A_FILE, option("format", b"\xff")), 400),
         (form(part("form-data", CSV[:20])), 400),
         (form(part('attachment; name="file"', CSV[:20])), 400),
@@ -193,6 +200,7 @@ def test_the_longest_boundary() -> None:
         "no file",
         "two files",
         "a file of another name",
+        "a further file of another name",
         "an option that is not UTF-8",
         "a part without a name",
         "a part of another disposition",
