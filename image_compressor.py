@@ -164,7 +164,9 @@ def _repack_png(source: Source, options: ImageOptions) -> CompressedImage | None
         image_loader.check(source)
     bare = image_metadata.strip(source.format, source.data, keep_profile=False)
     try:
-        packed = image_encoder.pack_png(bare, options.effort)
+        packed = image_encoder.pack_png(
+            bare, options.effort, math.prod(source.size) * source.frames
+        )
     except oxipng.PngError:
         return None  # it is strict: what Pillow reads all the same is encoded anew
     return CompressedImage(packed, TargetFormat.PNG, *source.size, "lossless")

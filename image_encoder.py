@@ -7,6 +7,7 @@ is good enough, is `image_compressor`'s business. The same picture always gives 
 from __future__ import annotations
 
 import io
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ _LARGEST_SIDE = {
 _FULL_COLOUR_QUALITY = 90  # from here on colours have the resolution of brightness
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
 _WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
+# Level 4 takes up to 3 seconds for a million pixels, level 2 up to 0.8, level 0 up to 0.1: a huge
+# image is packed less hard, so that it is done within the usual time limit.
+_OXIPNG_LEVEL_UP_TO_PIXELS = ((4, 8_000_000), (2, 25_000_000))
 _AVIF_SPEEDS = {Effort.FAST: 10, Effort.BALANCED: 8, Effort.BEST: 6}
 _LOSSLESS_WEBP_EFFORT = 75  # `quality` in a lossless WebP
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
@@ -75,11 +79,10 @@ def encode(
             return _encode_avif(picture, quality, effort)
 
 
-def pack_png(png: bytes, effort: Effort) -> bytes:
+def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
     """Pack the very same pixels tighter. Raises `oxipng.PngError` for a broken file."""
-    return oxipng.optimize_from_memory(
-        png, level=_OXIPNG_LEVELS[effort], interlace=oxipng.Interlacing.Off
-    )
+    level = _oxipng_level(effort, pixels)
+    return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
 
 
 def pack_gif(image: Image.Image) -> bytes | None:
@@ -108,10 +111,18 @@ def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
     )
 
 
+def _oxipng_level(effort: Effort, pixels: int) -> int:
+    for level, most in _OXIPNG_LEVEL_UP_TO_PIXELS:
+        if pixels <= most:
+            return min(level, _OXIPNG_LEVELS[effort])
+    return 0
+
+
 def _encode_png(picture: Picture, effort: Effort) -> bytes:
+    pixels = math.prod(picture.size) * len(picture.frames)
     if len(picture.frames) > 1:
         png = _save(picture.frames[0], "PNG", compress_level=1, **_animation(picture))
-        return pack_png(png, effort)
+        return pack_png(png, effort, pixels)
     frame = picture.frames[0]
     colour_types = {
         "L": oxipng.ColorType.grayscale,
@@ -122,7 +133,7 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
     raw = oxipng.RawImage(
         frame.tobytes(), frame.width, frame.height, color_type=colour_types[frame.mode]()
     )
-    return raw.create_optimized_png(level=_OXIPNG_LEVELS[effort])
+    return raw.create_optimized_png(level=_oxipng_level(effort, pixels))
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:

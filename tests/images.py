@@ -1,0 +1,160 @@
+"""Images for tests: drawn, never read from a file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from image_compressor import CompressedImage, ImageLimits, compress
+from request_options import ImageOptions
+
+LIMITS = ImageLimits(max_pixels=2_000_000, max_frames=20)
+SECRET = b"Ansel Adams was here"
+CORNERS = ("red", "green", "blue", "white")
+
+
+def photo(width: int = 160, height: int = 120, mode: str = "RGB") -> Image.Image:
+    """Return an image with gradients and some grain, which packs like a photo."""
+    ramp = Image.linear_gradient("L").resize((width, height))
+    across = Image.radial_gradient("L").resize((width, height))
+    grain = Image.effect_mandelbrot((width, height), (-2, -1.5, 1, 1.5), 60)
+    return Image.merge("RGB", (ramp, across, grain)).convert(mode)
+
+
+def corners(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
+    """Return an image whose quarters are red, green, blue and white, clockwise from top left."""
+    image = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(image)
+    middle, half = width // 2, height // 2
+    boxes = [
+        (0, 0, middle, half),
+        (middle, 0, width, half),
+        (middle, half, width, height),
+        (0, half, middle, height),
+    ]
+    for box, colour in zip(boxes, CORNERS, strict=True):
+        draw.rectangle(box, fill=colour)
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, pillow_format: str, **settings: Any) -> bytes:
+    """Encode an image with Pillow."""
+    sink = io.BytesIO()
+    image.save(sink, pillow_format, **settings)
+    return sink.getvalue()
+
+
+def animation(pillow_format: str, frames: int = 3, size: int = 32, **settings: Any) -> bytes:
+    """Encode frames of different colours, 100, 200, 300 … milliseconds long, run for ever."""
+    images = [Image.new("RGB", (size, size), (i * 40, 255 - i * 40, 90)) for i in range(frames)]
+    for index, image in enumerate(images):
+        ImageDraw.Draw(image).rectangle((index, index, size // 2, size // 2), fill="white")
+    durations = [100 * (index + 1) for index in range(frames)]
+    return saved(
+        images[0],
+        pillow_format,
+        **{
+            "save_all": True,
+            "append_images": images[1:],
+            "duration": durations,
+            "loop": 0,
+            **settings,
+        },
+    )
+
+
+def opened(data: bytes) -> Image.Image:
+    """Decode an image with Pillow."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def squeezed(data: bytes, limits: ImageLimits = LIMITS, **options: Any) -> CompressedImage:
+    """Compress with the options named."""
+    return compress(data, ImageOptions(**options), limits)
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    """Return EXIF data with a maker, a place and an orientation."""
+    block = Image.Exif()
+    block[0x010F] = SECRET.decode()
+    block[0x0112] = orientation
+    block.get_ifd(0x8825)[1] = "N"
+    return block
+
+
+def laid(image: Image.Image, orientation: int) -> Image.Image:
+    """Return the image as a camera stores it that says `orientation` for the upright one."""
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    return image.transpose(turn) if turn is not None else image
+
+
+def png_chunk(kind: bytes, payload: bytes) -> bytes:
+    """Return a PNG chunk."""
+    checksum = struct.pack(">I", zlib.crc32(kind + payload))
+    return struct.pack(">I", len(payload)) + kind + payload + checksum
+
+
+def png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> bytes:
+    """Return a PNG made by hand, of rows of packed samples; all rows have 8 bits a byte."""
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    width = len(rows[0]) * 8 // (depth * samples)
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", pixels)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
+
+
+def icc_profile(
+    red: tuple[float, float, float],
+    green: tuple[float, float, float],
+    blue: tuple[float, float, float],
+    gamma: float,
+) -> bytes:
+    """Return an RGB profile (ICC.1 version 2) with these primaries, adapted to D50."""
+
+    def xyz(values: tuple[float, float, float]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">iii", *(round(v * 65536) for v in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256))
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78 + 1),
+        b"cprt": b"text\0\0\0\0none" + bytes(4),
+        b"wtpt": xyz((0.9642, 1.0, 0.8249)),
+        b"rXYZ": xyz(red),
+        b"gXYZ": xyz(green),
+        b"bXYZ": xyz(blue),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
+    table, body = b"", b""
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, 132 + 12 * len(tags) + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    body = struct.pack(">I", len(tags)) + table + body
+    header = struct.pack(
+        ">I4sI4s4s4s", 128 + len(body), b"\0\0\0\0", 0x02400000, b"mntr", b"RGB ", b"XYZ "
+    )
+    header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    header += struct.pack(">iii", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + body
+
+
+ADOBE_RGB = icc_profile(
+    (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457), 2.2
+)
+"""Its green is far outside of sRGB's."""

@@ -1,0 +1,220 @@
+"""Containers are walked to their end, and what is no picture is taken out of them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from PIL import PngImagePlugin
+
+import container_png
+from errors import ImageError
+from image_format import SourceFormat
+from image_metadata import strip, survey
+from tests.images import ADOBE_RGB, SECRET, animation, exif, opened, photo, png, png_chunk, saved
+
+STORED = [SourceFormat(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF")]
+
+
+def with_metadata(source_format: SourceFormat) -> bytes:
+    """Return an image with everything that people leave in it."""
+    image = photo(64, 48)
+    xmp = b"<x:xmpmeta>" + SECRET + b"</x:xmpmeta>"
+    match source_format:
+        case SourceFormat.JPEG:
+            data = saved(image, "JPEG", exif=exif(), comment=SECRET, xmp=xmp, progressive=True)
+            return data[:2] + b"\xff\xed\x00\x16" + SECRET + data[2:] + SECRET
+        case SourceFormat.PNG:
+            texts = PngImagePlugin.PngInfo()
+            texts.add_text("Author", SECRET.decode())
+            texts.add_text("Author", SECRET.decode(), zip=True)
+            texts.add_itxt("XML:com.adobe.xmp", xmp)
+            data = saved(image, "PNG", exif=exif(), pnginfo=texts, dpi=(72, 72))
+            return data + SECRET
+        case SourceFormat.WEBP:
+            return saved(image, "WEBP", exif=exif().tobytes(), xmp=xmp) + SECRET
+        case SourceFormat.GIF:
+            data = animation("GIF", comment=SECRET)
+            application = b"!\xff\x0bXMP DataXMP" + bytes([len(SECRET)]) + SECRET + b"\0"
+            at = data.index(b"!\xf9")
+            text = b"!\x01\x0c" + bytes(12) + bytes([len(SECRET)]) + SECRET + b"\0"
+            return data[:at] + application + text + data[at:] + SECRET
+        case _:
+            return saved(image, "AVIF", exif=exif(), xmp=xmp) + SECRET
+
+
+def pixels(data: bytes) -> list[bytes]:
+    """Return the pixels of every frame."""
+    image = opened(data)
+    frames = []
+    for index in range(getattr(image, "n_frames", 1)):
+        image.seek(index)
+        frames.append(image.convert("RGBA").tobytes())
+    return frames
+
+
+@pytest.mark.parametrize("source_format", STORED)
+def test_strips_everything_but_the_picture(source_format: SourceFormat) -> None:
+    """Maker, place, comments and trailing bytes go; every pixel stays."""
+    data = with_metadata(source_format)
+    assert data.count(SECRET) >= 3
+    stripped = strip(source_format, data, keep_profile=False)
+    assert SECRET not in stripped
+    assert pixels(stripped) == pixels(data)
+    info = opened(stripped).info
+    assert not info.keys() & {"exif", "xmp", "comment", "dpi", "Author"}
+    assert survey(source_format, stripped, 9).end == len(stripped)
+
+
+@pytest.mark.parametrize("source_format", STORED)
+def test_stripping_twice_changes_nothing(source_format: SourceFormat) -> None:
+    """What is clean stays as it is, byte for byte."""
+    once = strip(source_format, with_metadata(source_format), keep_profile=False)
+    assert strip(source_format, once, keep_profile=False) == once
+
+
+@pytest.mark.parametrize("source_format", STORED)
+def test_every_cut_is_noticed(source_format: SourceFormat) -> None:
+    """However short a file is cut, its walk ends in an error."""
+    data = strip(source_format, with_metadata(source_format), keep_profile=False)
+    for size in [*range(12, 200, 7), *range(200, len(data), 97), len(data) - 1]:
+        with pytest.raises(ImageError) as caught:
+            survey(source_format, data[:size], 9)
+        assert caught.value.code in {"truncated", "decode_error"}, size
+    assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("source_format", "settings"),
+    [
+        (SourceFormat.JPEG, {}),
+        (SourceFormat.JPEG, {"progressive": True}),
+        (SourceFormat.JPEG, {"restart_marker_rows": 1}),
+        (SourceFormat.PNG, {}),
+        (SourceFormat.WEBP, {}),
+        (SourceFormat.WEBP, {"lossless": True}),
+        (SourceFormat.WEBP, {"exif": exif()}),
+        (SourceFormat.GIF, {}),
+    ],
+)
+def test_reads_the_size(source_format: SourceFormat, settings: dict[str, Any]) -> None:
+    """Width and height come from the headers, whatever stands before them."""
+    structure = survey(source_format, saved(photo(70, 50), source_format, **settings), 9)
+    assert (structure.width, structure.height, structure.frames) == (70, 50, 1)
+    assert structure.is_lossless == ("lossless" in settings)
+    assert structure.is_one_scan == (
+        source_format is SourceFormat.JPEG and "progressive" not in settings
+    )
+
+
+@pytest.mark.parametrize("source_format", [SourceFormat.PNG, SourceFormat.WEBP, SourceFormat.GIF])
+def test_counts_frames_and_stops_at_the_limit(source_format: SourceFormat) -> None:
+    """The number of frames is known without decoding; one too many is an error."""
+    data = animation(source_format, frames=4)
+    assert survey(source_format, data, 4).frames == 4
+    with pytest.raises(ImageError) as caught:
+        survey(source_format, data, 3)
+    assert caught.value.code == "too_many_frames"
+
+
+@pytest.mark.parametrize("source_format", [SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.WEBP])
+@pytest.mark.parametrize("keep", [True, False])
+def test_keeps_the_profile_when_asked(source_format: SourceFormat, keep: bool) -> None:  # noqa: FBT001  a table's column
+    """The profile defines the colours, so it may have to stay."""
+    data = saved(photo(), source_format, icc_profile=ADOBE_RGB, exif=exif())
+    stripped = strip(source_format, data, keep_profile=keep)
+    assert opened(stripped).info.get("icc_profile") == (ADOBE_RGB if keep else None)
+    assert SECRET not in stripped
+
+
+@pytest.mark.parametrize("source_format", [SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.WEBP])
+def test_can_leave_the_orientation_alone(source_format: SourceFormat) -> None:
+    """An image that can't be turned keeps the one field that says which way is up."""
+    data = saved(photo(), source_format, exif=exif(6))
+    stripped = strip(source_format, data, keep_profile=False, orientation=6)
+    assert SECRET not in stripped
+    assert dict(opened(stripped).getexif()) == {0x0112: 6}
+
+
+def test_keeps_how_a_cmyk_jpeg_is_to_be_read() -> None:
+    """Without Adobe's segment the colours of a CMYK JPEG can't be told."""
+    data = saved(photo(mode="CMYK"), "JPEG")
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\x00"
+    data = data.replace(b"\xff\xee", b"\xff\xec", 1)
+    data = data[:2] + adobe + data[2:]
+    assert adobe in strip(SourceFormat.JPEG, data, keep_profile=False)
+
+
+def test_drops_what_hides_behind_known_names() -> None:
+    """Segments and extensions that stay are stripped of more than their standard fields."""
+    jfif = b"\xff\xe0\x00\x24JFIF\0\1\1\0\0\1\0\1\0\0" + SECRET
+    data = saved(photo(), "JPEG")
+    stripped = strip(SourceFormat.JPEG, data[:2] + jfif + data[20:], keep_profile=False)
+    assert SECRET not in stripped
+    assert stripped[2:11] == b"\xff\xe0\x00\x10JFIF\0"
+    loop = b"\3\1\0\0\0"
+    data = animation("GIF")
+    hidden = data.replace(loop, loop[:-1] + bytes([len(SECRET)]) + SECRET + b"\0", 1)
+    assert SECRET in hidden
+    assert strip(SourceFormat.GIF, hidden, keep_profile=False) == data
+
+
+def test_blanks_private_boxes_of_an_avif() -> None:
+    """A box of unknown purpose keeps its place and loses its content."""
+    data = saved(photo(), "AVIF")
+    box = struct.pack(">I", 8 + 16 + len(SECRET)) + b"uuid" + bytes(16) + SECRET
+    stripped = strip(SourceFormat.AVIF, data + box, keep_profile=False)
+    assert len(stripped) == len(data + box)
+    assert SECRET not in stripped
+    assert pixels(stripped) == pixels(data)
+
+
+def test_notices_a_png_with_too_few_pixels() -> None:
+    """Every row has to be there, also of interlaced images and of each frame."""
+    rows = [bytes(16)] * 16
+    whole = png(8, 0, rows)
+    assert container_png.has_whole_pixels(whole)
+    short = whole.replace(struct.pack(">II", 16, 16), struct.pack(">II", 16, 17))
+    assert not container_png.has_whole_pixels(short)
+    assert container_png.has_whole_pixels(animation("PNG"))
+    passes = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)]  # of 8 x 8 pixels
+    rows = b"".join((b"\0" + bytes(width)) * height for width, height in passes)
+    for packed, is_whole in ((rows, True), (rows[:-1], False)):
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1))
+        pixels = png_chunk(b"IDAT", zlib.compress(packed))
+        interlaced = whole[:8] + header + pixels + png_chunk(b"IEND", b"")
+        assert container_png.has_whole_pixels(interlaced) == is_whole
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\xff\xd8\xff\xd9", "decode_error"),
+        (b"\xff\xd8\xff\xe0", "truncated"),
+        (b"\xff\xd8\xff\xf7\0\x0b\x08\0\1\0\1\1\1\x11\0\xff\xd9", "unsupported_format"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x0c\0\1\0\1\1\1\x11\0\xff\xd9", "unsupported_format"),
+    ],
+)
+def test_refuses_odd_jpegs(data: bytes, code: str) -> None:
+    """No picture, half a segment, JPEG-LS, twelve bits: each has its code."""
+    with pytest.raises(ImageError) as caught:
+        survey(SourceFormat.JPEG, data, 9)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("chunks", "code"),
+    [
+        ([png_chunk(b"CgBI", bytes(4))], "unsupported_format"),
+        ([png_chunk(b"tEXt", b"a\0b"), png_chunk(b"IEND", b"")], "decode_error"),
+        ([png_chunk(b"IHDR", bytes(13)), png_chunk(b"IEND", b"")], "decode_error"),
+        ([b"\xff\xff\xff\xffIHDR"], "truncated"),
+    ],
+)
+def test_refuses_odd_pngs(chunks: list[bytes], code: str) -> None:
+    """Apple's variant, no header, no pixels, a chunk without end: each has its code."""
+    with pytest.raises(ImageError) as caught:
+        survey(SourceFormat.PNG, b"\x89PNG\r\n\x1a\n" + b"".join(chunks), 9)
+    assert caught.value.code == code
