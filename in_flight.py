@@ -23,7 +23,7 @@ class InFlight:
     """A set of claimed images with room for so many."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[str, int], ClaimedImage] = {}
+        self._images: set[ClaimedImage] = set()  # one claimed anew, after its lease, is another
         self._per_request: Counter[str] = Counter()
         self._changed = asyncio.Condition()
 
@@ -33,17 +33,17 @@ class InFlight:
     @property
     def images(self) -> list[ClaimedImage]:
         """What is held now."""
-        return list(self._images.values())
+        return list(self._images)
 
     def add(self, images: Iterable[ClaimedImage]) -> None:
         """Hold images that were just claimed."""
         for image in images:
-            self._images[image.request_id, image.n] = image
+            self._images.add(image)
             self._per_request[image.request_id] += 1
 
     async def discard(self, image: ClaimedImage) -> None:
         """Let go of an image whose outcome is recorded."""
-        del self._images[image.request_id, image.n]
+        self._images.remove(image)
         self._per_request -= Counter([image.request_id])  # drops the entry at zero
         async with self._changed:
             self._changed.notify_all()
