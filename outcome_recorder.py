@@ -52,4 +52,6 @@ class OutcomeRecorder:
                 return await self._write(outcomes)
             except DatabaseUnavailableError as error:
                 logger.warning("%d outcomes wait for the database: %s", len(outcomes), error)
-                await asyncio.sleep(PAUSE_SECONDS)
+            except Exception:  # without its recorder a worker would stand still
+                logger.exception("recording %d outcomes", len(outcomes))
+            await asyncio.sleep(PAUSE_SECONDS)
