@@ -72,7 +72,7 @@ class Database:
                 with connection, connection.cursor(cursor_factory=Cursor) as cursor:
                     yield cursor
             except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-                raise DatabaseUnavailableError(str(error).strip()) from error
+                raise DatabaseUnavailableError(str(error).strip().partition("\n")[0]) from error
             finally:
                 if connection and not connection.closed:
                     self._idle.append(connection)

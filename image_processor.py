@@ -232,8 +232,10 @@ class WorkerThread:
                     await job_queue.run_worker(
                         app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds
                     )
+                reason = "it lost its connection"
             except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
-                logger.warning("the engine stopped, again in %.0f s: %s", pause, error)
+                reason = str(error).strip().partition("\n")[0]
+            logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
 

@@ -7,6 +7,10 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from procrastinate.exceptions import ConnectorException
+
+from errors import ServiceError
+
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,8 +35,28 @@ class JsonFormatter(logging.Formatter):
 def configure_log(log_format: str) -> None:
     """Send every module's log to standard error as `text` or `json`."""
     handler = logging.StreamHandler()
+    handler.addFilter(_is_worth_a_line)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # The engine tells each job's start and end, several a second: only its troubles matter.
-    logging.getLogger("procrastinate").setLevel(logging.WARNING)
+    # Both repeat what the callers say.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Pass what went wrong in the engine, but not the start and end of each of its jobs.
+
+    What failed because the database was away is told in one line, a bug with its traceback.
+    """
+    if not record.name.startswith("procrastinate"):
+        return True
+    if record.levelno < logging.WARNING and not record.exc_info:
+        return False
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectorException | ServiceError):
+        record.msg, record.args, record.exc_info = "%s", (_first_line(record.getMessage()),), None
+    return True
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
