@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
+from psycopg2.extensions import parse_dsn
 from psycopg2.extras import RealDictCursor
 
-from errors import ServiceError
+from errors import ServiceError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,9 +47,16 @@ class Database:
 
     psycopg2's own pool raises when it is exhausted and hands out connections that died while
     they were idle; waiting and looking first is less code than working around both.
+    Raises SettingsError when `conninfo` can't be parsed.
     """
 
     def __init__(self, conninfo: str, *, max_connections: int = 16) -> None:
+        try:
+            parse_dsn(conninfo)
+        except psycopg2.ProgrammingError:  # its message has parts of the password
+            raise SettingsError(
+                "DATABASE_URL: takes a URL like postgresql://user:password@host/database"
+            ) from None
         self.conninfo = conninfo
         self._idle: list[Connection] = []
         self._free = threading.BoundedSemaphore(max_connections)
@@ -88,8 +96,12 @@ class Database:
 
 
 def _is_dead(connection: Connection) -> bool:
+    if connection.closed:
+        return True
     # PostgreSQL says nothing to an idle connection but good-bye, so anything to read is the end.
-    return bool(connection.closed) or bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 # --- Uploads ---------------------------------------------------------------------------------

@@ -1,0 +1,371 @@
+"""The door to PostgreSQL: what goes in comes out, whole or not at all, through connections that
+may die at any moment.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+
+import database_helper
+from csv_validator import ProductRow
+from database_helper import (
+    Database,
+    DatabaseUnavailableError,
+    UploadCounts,
+    copy_products,
+    insert_request,
+    is_alive,
+    select_images,
+    select_request,
+    select_requests,
+    update_output_urls,
+)
+from errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from database_helper import Cursor
+
+ID = "ab" * 16
+HOSTILE = [
+    *["\\", "\\\\", r"\.", r"\N", r"\x41", "\\\t\\", "\t", "\n", "\r", "\r\n", " \n\\.\n "],
+    *["'", '"', '""', "{}", "{a,b}", "NULL", "null", ",", ";", "%s", "%(id)s", "$1", "--", "/*"],
+    *[
+        "",
+        " ",
+        "\x01\x1f\x7f\x85\u2028",
+        "größe",
+        "日本語",
+        "😀" * 3,
+        "e\u0301",
+        "\ufeff",
+        "\u202e",
+    ],
+    *["'; drop table images; --", "a" * 100_000, "\\" * 5001],
+]
+
+
+def _product(text: str = "x", **fields: Any) -> ProductRow:
+    """Make a product all of whose cells are `text`, but for those given."""
+    product = ProductRow(2, text, text, text, None, [text])
+    return product._replace(**fields)
+
+
+def _upload(database: Database, products: Iterable[ProductRow], request_id: str = ID) -> None:
+    with database.transaction() as cursor:
+        counts = copy_products(cursor, request_id, products)
+        insert_request(cursor, request_id, options={}, columns=["a"], counts=counts, owner=None)
+
+
+def _rows(database: Database, statement: str, *values: Any) -> list[dict[str, Any]]:
+    with database.transaction() as cursor:
+        cursor.execute(statement, values)
+        return [dict(row) for row in cursor.fetchall()]
+
+
+def _cut_connections(database: Database) -> None:
+    """End every connection to the database, as a restart of the server does."""
+    connection = psycopg2.connect(make_dsn(database.conninfo, dbname="postgres"))
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+            (parse_dsn(database.conninfo)["dbname"],),
+        )
+    connection.close()
+
+
+@pytest.fixture
+def small(database: Database) -> Iterator[Database]:
+    """Give a door of two connections to the test's database."""
+    small = Database(database.conninfo, max_connections=2)
+    yield small
+    small.close()
+
+
+# --- COPY ------------------------------------------------------------------------------------
+
+
+def test_hostile_text_is_kept_to_the_letter(database: Database) -> None:
+    """Whatever a cell holds, COPY gives it back as it was, in fields and in arrays."""
+    products = [
+        _product(text, other_cells=[text, *HOSTILE, text], image_urls=[text, "", text])
+        for text in HOSTILE
+    ]
+    _upload(database, products)
+    links = _rows(database, "select * from image_links order by row")
+    for row, (link, product) in enumerate(zip(links, products, strict=True), 1):
+        assert link == {
+            "request_id": ID,
+            "row": row,
+            "line": 2,
+            "serial_number": product.serial_number,
+            "product_name": product.product_name,
+            "input_image_urls": product.input_image_urls,
+            "other_cells": product.other_cells,
+            "output_image_urls": None,
+        }
+    urls = [(url, place) for text in HOSTILE for place, url in enumerate((text, "", text), 1)]
+    images = _rows(database, "select n, input_url, position from images order by n")
+    assert [(image["input_url"], image["position"]) for image in images] == urls
+    assert [image["n"] for image in images] == list(range(1, len(urls) + 1))
+
+
+@pytest.mark.parametrize("cells", [None, [], [""], ["", ""], ["NULL"]])
+def test_further_columns_may_be_none_or_empty(database: Database, cells: list[str] | None) -> None:
+    """A file without further columns is told from one whose further cells are empty."""
+    _upload(database, [_product(other_cells=cells)])
+    assert _rows(database, "select other_cells from image_links")[0]["other_cells"] == cells
+
+
+@pytest.mark.parametrize("size", [1, 50, 10**6])
+def test_batches_make_no_difference(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However small the batches, numbers run on and every row is copied once."""
+    monkeypatch.setattr(database_helper, "COPY_BATCH_CHARACTERS", size)
+    products = [_product(f"{n}", image_urls=[f"u{n}"] * (n % 4)) for n in range(1, 31)]
+    with database.transaction() as cursor:
+        counts = copy_products(cursor, ID, iter(products))
+    assert counts == UploadCounts(products=30, images=sum(n % 4 for n in range(1, 31)))
+    links = _rows(database, "select row, serial_number from image_links order by row")
+    assert [(link["row"], link["serial_number"]) for link in links] == [
+        (n, str(n)) for n in range(1, 31)
+    ]
+    images = _rows(database, "select n, row, position, input_url from images order by n")
+    places = [(n, place) for n in range(1, 31) for place in range(1, n % 4 + 1)]
+    assert [tuple(image.values()) for image in images] == [
+        (number, row, place, f"u{row}") for number, (row, place) in enumerate(places, 1)
+    ]
+
+
+def test_no_product_is_no_row(database: Database) -> None:
+    """An empty upload copies nothing and says so."""
+    with database.transaction() as cursor:
+        assert copy_products(cursor, ID, []) == UploadCounts(products=0, images=0)
+
+
+def test_a_refusal_midway_leaves_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the last line of a file is bad, the batches before it are gone too."""
+    monkeypatch.setattr(database_helper, "COPY_BATCH_CHARACTERS", 1)
+
+    def products() -> Iterator[ProductRow]:
+        yield _product()
+        yield _product()
+        raise ArithmeticError("line 4 is bad")
+
+    with pytest.raises(ArithmeticError, match="line 4 is bad"):
+        _upload(database, products())
+    for table in ("image_links", "images", "requests"):
+        assert _rows(database, f"select * from {table}") == []  # noqa: S608  # our own names
+    _upload(database, [_product()])
+    assert len(_rows(database, "select * from images")) == 1
+
+
+# --- Connections -----------------------------------------------------------------------------
+
+
+def test_a_transaction_commits_or_rolls_back(database: Database) -> None:
+    """What a block did is there after it, and nothing of it after an exception."""
+    with database.transaction() as cursor:
+        cursor.execute("insert into schema_migrations (name) values ('kept')")
+    with pytest.raises(psycopg2.IntegrityError), database.transaction() as cursor:
+        cursor.execute("insert into schema_migrations (name) values ('lost'), ('kept')")
+    names = {row["name"] for row in _rows(database, "select name from schema_migrations")}
+    assert "kept" in names
+    assert "lost" not in names
+
+
+def test_a_connection_is_used_again(small: Database) -> None:
+    """One after the other, transactions share a connection, also after a failed one."""
+
+    def pid() -> int:
+        number: int = _rows(small, "select pg_backend_pid() as pid")[0]["pid"]
+        return number
+
+    first = pid()
+    with pytest.raises(psycopg2.errors.UndefinedTable):
+        _rows(small, "select * from nowhere")
+    assert pid() == first
+
+
+def test_connections_that_died_while_idle_are_replaced(database: Database) -> None:
+    """After a restart of the server nobody is handed a dead connection."""
+    with database.transaction() as one, database.transaction() as two:
+        assert is_alive(one)
+        assert is_alive(two)
+    _cut_connections(database)
+    with database.transaction() as one, database.transaction() as two:
+        assert is_alive(one)
+        assert is_alive(two)
+
+
+@pytest.mark.parametrize("moment", ["statement", "copy", "commit"])
+def test_a_connection_that_dies_under_way_is_told(database: Database, moment: str) -> None:
+    """The caller hears that the database is away, nothing is kept, and the next one goes well."""
+
+    def products() -> Iterator[ProductRow]:
+        yield _product()
+        _cut_connections(database)
+        yield _product()
+
+    def use(cursor: Cursor) -> None:
+        if moment == "copy":
+            copy_products(cursor, ID, products())
+        else:
+            copy_products(cursor, ID, [_product()])
+            _cut_connections(database)
+        if moment == "statement":
+            is_alive(cursor)
+
+    with pytest.raises(DatabaseUnavailableError), database.transaction() as cursor:
+        use(cursor)
+    assert _rows(database, "select * from images") == []
+
+
+def test_more_threads_than_connections_wait_for_their_turn(small: Database) -> None:
+    """A small pool serves many threads, never with more connections than it may have."""
+    highest = 0
+    lock = threading.Lock()
+    inside = 0
+
+    def work(_: int) -> None:
+        nonlocal highest, inside
+        with small.transaction() as cursor:
+            with lock:
+                inside += 1
+                highest = max(highest, inside)
+            cursor.execute("select pg_sleep(0.001)")
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(work, range(60)))
+    assert highest == 2
+
+
+def _is_alive(database: Database) -> bool:
+    with database.transaction() as cursor:
+        return is_alive(cursor)
+
+
+def test_a_process_with_many_open_files_can_still_look_at_its_connections(
+    small: Database,
+) -> None:
+    """A busy server has more than 1024 descriptors, which select() can't take."""
+    pipes = [open("/dev/null", "rb") for _ in range(1100)]  # noqa: SIM115, PTH123
+    try:
+        assert _is_alive(small)
+        assert _is_alive(small)
+    finally:
+        for pipe in pipes:
+            pipe.close()
+
+
+def test_a_server_that_is_away_is_told(database: Database) -> None:
+    """No server, no database of that name: both may pass, and both are told the same way."""
+    away = [
+        Database(make_dsn(database.conninfo, host="/nowhere")),
+        Database(make_dsn(database.conninfo, dbname="nothing")),
+    ]
+    for one in away:
+        for _ in range(3):  # the place in the queue is given back
+            with pytest.raises(DatabaseUnavailableError), one.transaction():
+                pytest.fail("there is no connection")
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "hunter2",
+        "mysql://shop:hunter2@db/images",
+        "postgresql://shop:hunter2%zz@db/images",
+        "password=hunter2 hast=db",
+    ],
+)
+def test_an_address_that_says_nothing_is_refused_without_being_shown(conninfo: str) -> None:
+    """A bad DATABASE_URL is named with what it takes; the password in it stays a secret."""
+    with pytest.raises(SettingsError, match="DATABASE_URL: takes ") as caught:
+        Database(conninfo)
+    assert "hunter2" not in caught.value.detail
+
+
+def test_closing_keeps_what_is_under_way(small: Database) -> None:
+    """A transaction that is open when the service stops goes on to its end."""
+    with small.transaction() as cursor:
+        _is_alive(small)
+        small.close()
+        cursor.execute("insert into schema_migrations (name) values ('kept')")
+    assert _rows(small, "select from schema_migrations where name = 'kept'")
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def test_a_request_is_read_with_the_database_s_clock(database: Database) -> None:
+    """Ages are told by the clock that wrote the times."""
+    _upload(database, [_product()])
+    with database.transaction() as cursor:
+        request = select_request(cursor, ID)
+        assert select_request(cursor, "cd" * 16) is None
+    assert request
+    assert timedelta() <= request["now"] - request["created_at"] < timedelta(minutes=1)
+    assert (request["status"], request["products"], request["images"]) == ("pending", 1, 1)
+
+
+def test_requests_are_paged_newest_first(database: Database) -> None:
+    """Pages join without gap or overlap, also where requests came in the same moment."""
+    ids = sorted((uuid.uuid4().hex for _ in range(7)), reverse=True)
+    with database.transaction() as cursor:
+        for place, request_id in enumerate(ids):
+            cursor.execute(
+                """insert into requests (id, options, columns, created_at, owner)
+                   values (%s, '{}', '{}', now() - make_interval(hours => %s), %s)""",
+                (request_id, place // 3, "me" if place % 2 else "you"),
+            )
+    seen, before = [], None
+    with database.transaction() as cursor:
+        while page := select_requests(cursor, limit=2, before=before, owner=None):
+            seen += [row["id"] for row in page]
+            before = (page[-1]["created_at"], page[-1]["id"])
+        mine = select_requests(cursor, limit=100, before=None, owner="me")
+    assert seen == ids
+    assert [row["id"] for row in mine] == ids[1::2]
+
+
+def test_images_are_paged_in_input_order(database: Database) -> None:
+    """A page goes on behind a number, with the cells of each image's product, by state if asked."""
+    _upload(database, [_product(f"{n}", image_urls=["u", "v"]) for n in range(1, 5)])
+    _upload(database, [_product("other")], request_id="cd" * 16)
+    with database.transaction() as cursor:
+        cursor.execute("update images set state = 'failed' where n in (3, 8)")
+        page = select_images(cursor, ID, state=None, after=2, limit=3)
+        failed = select_images(cursor, ID, state="failed", after=0, limit=100)
+        rest = select_images(cursor, ID, state="failed", after=3, limit=100)
+    assert [(row["n"], row["serial_number"], row["position"]) for row in page] == [
+        (3, "2", 1),
+        (4, "2", 2),
+        (5, "3", 1),
+    ]
+    assert [row["n"] for row in failed] == [3, 8]
+    assert [row["n"] for row in rest] == [8]
+
+
+def test_output_cells_go_to_their_products(database: Database) -> None:
+    """Only the rows named change, and only of this request."""
+    _upload(database, [_product() for _ in range(3)])
+    _upload(database, [_product() for _ in range(3)], request_id="cd" * 16)
+    with database.transaction() as cursor:
+        update_output_urls(cursor, ID, [(3, "http://a/,,"), (1, "")])
+    cells = _rows(database, "select output_image_urls from image_links order by request_id, row")
+    assert [cell["output_image_urls"] for cell in cells] == ["", None, "http://a/,,", *[None] * 3]
