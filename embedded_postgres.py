@@ -56,6 +56,7 @@ _STOP_STEPS = ((signal.SIGTERM, 1), (signal.SIGINT, 60), (signal.SIGQUIT, 10))
 # fsync, full_page_writes and synchronous_commit stay on: what we answered 202 to must last.
 _SETTINGS = {
     "listen_addresses": "",  # no TCP at all
+    "port": "5432",  # names the socket
     "unix_socket_directories": ".",  # the data directory: 0700, and short however long its path
     "unix_socket_permissions": "0700",  # and the socket itself is as closed
     "shared_buffers": "128MB",  # holds the hot rows; a small machine needs its memory for images
