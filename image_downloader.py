@@ -42,7 +42,7 @@ USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
 
 _PIECE_BYTES = 256 * 1024  # of a body whose length is not declared
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
-_DRAIN_SECONDS = 1.0
+_DRAIN_SECONDS = 0.5
 _HOSTS_KEPT = 32  # whose idle connections are kept
 
 
@@ -151,7 +151,7 @@ class ImageDownloader:
             except requests.RequestException as error:
                 if attempt.is_over or isinstance(error, requests.Timeout):
                     raise self._too_slow() from None
-                if attempt.opened or attempt.received:
+                if attempt.opened or attempt.received or attempt.afresh:
                     raise ImageError(
                         ErrorCode.CONNECT_ERROR, f"{source.host} gave no valid HTTP answer."
                     ) from None
@@ -243,7 +243,7 @@ class _Session(requests.Session):
     def fetch(self, source: SourceUrl) -> requests.Response:
         request = self.prepare_request(requests.Request("GET", source.url))
         request.url = source.url  # as it was judged, without another normalisation
-        return self.send(request, stream=True, allow_redirects=False, proxies={})
+        return self.send(request, stream=True, allow_redirects=False)
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
         # Otherwise requests reads the whole body of a redirect, however large.

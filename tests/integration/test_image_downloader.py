@@ -14,13 +14,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 import trustme
 
 from address_policy import AddressPolicy
 from byte_budget import ByteBudget
 from errors import ImageError
 from image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
-from source_connection import MAX_HEADER_BYTES, Network
+from source_connection import MAX_ADDRESSES_TRIED, MAX_HEADER_BYTES, Attempt, Network
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Make = Callable[..., ImageDownloader]
 
 IMAGE = bytes(range(256)) * 40
+ENDLESS_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"
 LIMITS = DownloadLimits(max_bytes=1_000_000, connect_seconds=5, total_seconds=10)
 HASTY = DownloadLimits(max_bytes=1_000_000, connect_seconds=0.2, total_seconds=0.3)
 PATIENCE_SECONDS = 5.0  # what a wait of HASTY may take at the very most on a busy machine
@@ -118,6 +120,18 @@ def test_an_image_comes_with_what_is_known_of_it(origin: Origin, make: Make) -> 
 
 
 @pytest.mark.parametrize(
+    "path",
+    ["/a%7eb%2Fc,d.jpg", "/../a.jpg", "/100%25.jpg?q=%25,%2c&r=a+b", "//a//b.jpg", "/%C3%BC"],
+)
+def test_the_url_goes_out_as_it_was_judged(origin: Origin, make: Make, path: str) -> None:
+    """No library between normalises it once more, but for the case of escapes."""
+    sent = path.replace("%7e", "%7E").replace("%2c", "%2C")
+    origin.serve(sent, IMAGE)
+    assert make(origin).download(origin.url(path)).data == IMAGE
+    assert origin.count(sent) == 1
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         Reply(IMAGE, framing="chunked"),
@@ -157,7 +171,7 @@ def test_every_way_to_frame_a_body_is_read(origin: Origin, make: Make, reply: Re
             "truncated",
         ),
         (
-            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + IMAGE),
+            Reply(raw=ENDLESS_CHUNK + IMAGE, piece=len(ENDLESS_CHUNK), pause=30),
             "truncated",
         ),
         (
@@ -279,7 +293,9 @@ def test_redirects_share_one_deadline(origin: Origin, make: Make) -> None:
 def test_a_slow_rest_of_an_error_does_not_hide_the_error(origin: Origin, make: Make) -> None:
     """An error's body is not worth waiting for."""
     url = origin.serve("/a", IMAGE, status=404, piece=1, pause=0.02)
+    began_at = monotonic()
     assert failure(make(origin), url).code == "http_404"
+    assert monotonic() - began_at < PATIENCE_SECONDS
 
 
 def test_a_slow_resolver_is_left_behind(make: Make) -> None:
@@ -391,6 +407,26 @@ def test_what_is_approved_is_connected_to_without_another_look_up(make: Make) ->
     assert failure(make(network=network), "http://shop.example/a").code == "connect_error"
     assert hosts.connected == [("93.184.216.34", 80)]
     assert list(answers) == [["10.0.0.1"]]
+
+
+def test_no_other_host_is_connected_to_than_was_judged() -> None:
+    """Should a library read the URL in another way, the connection is not made."""
+    hosts = Map({"shop.example": ["93.184.216.34"], "other.example": ["93.184.216.34"]})
+    policy = AddressPolicy()
+    with Attempt(policy, hosts.network, connect_seconds=1, total_seconds=1) as attempt:
+        attempt.aim(policy.check_url("http://shop.example/"))
+        for host, port in (("other.example", 80), ("shop.example", 443)):
+            with pytest.raises(ImageError) as caught:
+                attempt.open_socket(host, port)
+            assert caught.value.code == "blocked_address"
+    assert (hosts.looked_up, hosts.connected) == ([], [])
+
+
+def test_a_host_with_very_many_addresses_is_given_up_early(make: Make) -> None:
+    """A stranger's DNS doesn't make us knock on as many doors as it likes."""
+    hosts = Map({"shop.example": [f"93.184.216.{n}" for n in range(100)]})
+    assert failure(make(network=hosts.network), "http://shop.example/").code == "connect_error"
+    assert len(hosts.connected) == MAX_ADDRESSES_TRIED
 
 
 def test_the_peer_is_checked_after_connecting(origin: Origin, make: Make) -> None:
@@ -525,6 +561,35 @@ def test_a_connection_dropped_at_the_moment_of_reuse_is_replaced(
     downloader.download(plain)
     assert downloader.download(url).data == IMAGE
     assert [request.connection for request in origin.requests] == [1, 1, 2]
+
+
+def test_an_exchange_can_pass_over_the_kept_connections(origin: Origin) -> None:
+    """The origin may have dropped them all, so a second try opens its own."""
+    policy = AddressPolicy(allowed_sources=[origin.authority])
+    downloader = ImageDownloader(policy, LIMITS, connections=1)
+    source = policy.check_url(origin.serve("/a", IMAGE))
+    with Attempt(policy, Network(), connect_seconds=5, total_seconds=5) as attempt:
+        for afresh in (False, False, True):
+            attempt.aim(source, afresh=afresh)
+            assert downloader._session.fetch(source).content == IMAGE
+    downloader.close()
+    assert [request.connection for request in origin.requests] == [1, 1, 2]
+
+
+def test_a_failure_before_any_connection_is_not_repeated_for_ever(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like a dropped connection twice running is none."""
+    downloader = make("127.0.0.1:1")
+    calls: list[object] = []
+
+    def fetch(source: object) -> requests.Response:
+        calls.append(source)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(downloader._session, "fetch", fetch)
+    assert failure(downloader, "http://127.0.0.1:1/").code == "connect_error"
+    assert len(calls) == 2
 
 
 def test_only_silence_on_a_kept_connection_is_repeated(origin: Origin, make: Make) -> None:
