@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -21,7 +22,7 @@ from tests.origin import Origin
 from tests.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost", "", None}
 _resolve = socket.getaddrinfo
@@ -71,6 +72,14 @@ def database(postgres: str, _template: str) -> Iterator[Database]:
 def module_database(postgres: str, _template: str) -> Iterator[Database]:
     """Give a database with the schema that the tests of a module share."""
     yield from _fresh_database(postgres, _template)
+
+
+@pytest.fixture(scope="module")
+def new_database(postgres: str, _template: str) -> Iterator[Callable[[], Database]]:
+    """Give a function that makes a database with the schema; they go with the module."""
+    with ExitStack() as stack:
+        make = contextmanager(_fresh_database)
+        yield lambda: stack.enter_context(make(postgres, _template))
 
 
 @pytest.fixture

@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any, Self
 import requests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from database_helper import Database
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
 FINISH_SECONDS = 60
+# Tracebacks, SQL, paths.
+_INSIDES = re.compile(
+    r"Traceback|[a-z]Error\b|psycopg|\.py\b|/(?:tmp|usr|home|root|var|work|etc)\b|"
+    r"\b(?:select|insert|update|copy|from|relation|column)\b.*\b(?:requests|images|image_links)\b",
+    re.IGNORECASE,
+)
 CSV_HEADER = "Serial Number,Product Name,Input Image Urls"
 
 
@@ -59,7 +67,11 @@ class Service:
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET a path."""
-        return self.session.get(self.url + path, timeout=FINISH_SECONDS, **options)
+        return self.request("GET", path, **options)
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Ask for a path by any method."""
+        return self.session.request(method, self.url + path, timeout=FINISH_SECONDS, **options)
 
     def upload(
         self, csv: str | bytes, fields: dict[str, str] | None = None, **options: Any
@@ -107,6 +119,22 @@ class Service:
             cursor.execute(statement, values)
             return [dict(row) for row in cursor.fetchall()]
 
+    def wait_until(self, is_met: Callable[[], Any]) -> None:
+        """Wait until a condition is met."""
+        deadline = time.monotonic() + FINISH_SECONDS
+        while not is_met():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it never came true\n{self.log.read_text()}")
+            time.sleep(0.02)
+
+    def count_rows(self) -> dict[str, int]:
+        """Return how many rows each table has that an upload writes to."""
+        return self.query(
+            """select (select count(*) from requests) as requests,
+                      (select count(*) from image_links) as image_links,
+                      (select count(*) from images) as images"""
+        )[0]
+
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -117,6 +145,19 @@ class Service:
                 break
             time.sleep(0.02)
         raise AssertionError(f"the service did not start\n{self.log.read_text()}")
+
+
+def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:
+    """Check that this is an RFC 9457 document which tells nothing of our insides; return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    for name in ("type", "title", "detail"):
+        assert isinstance(problem[name], str)
+        assert problem[name]
+    assert not _INSIDES.search(response.text), response.text
+    return problem
 
 
 def csv_of(*cells: str) -> str:
