@@ -91,6 +91,12 @@ def small(database: Database) -> Iterator[Database]:
     small.close()
 
 
+@pytest.fixture
+def database(clean_database: Database) -> Database:
+    """Give a database with the schema and no rows."""
+    return clean_database
+
+
 # --- COPY ------------------------------------------------------------------------------------
 
 
@@ -177,13 +183,16 @@ def test_a_refusal_midway_leaves_nothing(
 
 def test_a_transaction_commits_or_rolls_back(database: Database) -> None:
     """What a block did is there after it, and nothing of it after an exception."""
-    with database.transaction() as cursor:
-        cursor.execute("insert into schema_migrations (name) values ('kept')")
-    with pytest.raises(psycopg2.IntegrityError), database.transaction() as cursor:
-        cursor.execute("insert into schema_migrations (name) values ('lost'), ('kept')")
-    names = {row["name"] for row in _rows(database, "select name from schema_migrations")}
-    assert "kept" in names
-    assert "lost" not in names
+
+    def copy(*request_ids: str) -> None:
+        with database.transaction() as cursor:
+            for request_id in request_ids:
+                copy_products(cursor, request_id, [_product()])
+
+    copy("kept")
+    with pytest.raises(psycopg2.IntegrityError):
+        copy("lost", "kept")
+    assert _rows(database, "select request_id from images") == [{"request_id": "kept"}]
 
 
 def test_a_connection_is_used_again(small: Database) -> None:
@@ -305,8 +314,8 @@ def test_closing_keeps_what_is_under_way(small: Database) -> None:
     with small.transaction() as cursor:
         _is_alive(small)
         small.close()
-        cursor.execute("insert into schema_migrations (name) values ('kept')")
-    assert _rows(small, "select from schema_migrations where name = 'kept'")
+        copy_products(cursor, ID, [_product()])
+    assert len(_rows(small, "select * from images")) == 1
 
 
 # --- Reading ---------------------------------------------------------------------------------
