@@ -132,7 +132,7 @@ class AddressPolicy:
     def __init__(
         self, *, allowed_sources: Collection[str] = (), ports: Collection[int] = (80, 443)
     ) -> None:
-        self._allowed = frozenset(map(_parse_allowed_source, allowed_sources))
+        self._allowed = frozenset(map(parse_allowed_source, allowed_sources))
         self._ports = frozenset(ports)
 
     def check_url(self, url: str) -> SourceUrl:
@@ -240,7 +240,11 @@ def _encode_target(path: str, query: str | None) -> str:
     return target
 
 
-def _parse_allowed_source(text: str) -> tuple[str, int]:
+def parse_allowed_source(text: str) -> tuple[str, int]:
+    """Read the `host:port` of an address that may be fetched though it is not public.
+
+    Raises ValueError, in words for the operator.
+    """
     try:
         host, port = _parse_authority(text.strip())
     except ImageError:

@@ -23,9 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from address_policy import parse_allowed_source
 from errors import SettingsError
 
-_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_KEYS = "none"
 _SECRET = {"API_KEYS", "DATABASE_URL"}  # named in an error, never shown
@@ -36,11 +36,9 @@ def _comma_separated(text: str) -> list[str]:
 
 
 def _sources(text: str) -> frozenset[str]:
-    sources = frozenset(part.lower() for part in _comma_separated(text))
+    sources = frozenset(_comma_separated(text))
     for source in sources:
-        match = _HOST_PORT.fullmatch(source)
-        if not match or not 1 <= int(match[2]) <= 65_535:
-            raise ValueError(f"{source!r} is not host:port")
+        parse_allowed_source(source)
     return sources
 
 
