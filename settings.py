@@ -36,7 +36,7 @@ def _comma_separated(text: str) -> list[str]:
 
 
 def _sources(text: str) -> frozenset[str]:
-    sources = frozenset(_comma_separated(text))
+    sources = frozenset(_comma_separated(text.lower()))
     for source in sources:
         parse_allowed_source(source)
     return sources
