@@ -87,7 +87,7 @@ _TAKEN = [
 
 _NOT_TAKEN = [
     (
-        _compile(rb"(?:\xef\xbb\xbf)?\s*<(?:svg[\s>]|(?:\?xml|!--|!DOCTYPE svg).*<svg[\s>])"),
+        _compile(rb"(?:\xef\xbb\xbf)?\s*<(?:svg[\s/>]|(?:\?xml|!--|!DOCTYPE svg).*<svg[\s/>])"),
         "an SVG",
     ),
     (_compile(rb"\0\0[\x01\x02]\0[^\0]\0"), "an icon"),

@@ -180,8 +180,8 @@ def test_notices_a_png_with_too_few_pixels() -> None:
     assert not container_png.has_whole_pixels(short)
     assert container_png.has_whole_pixels(animation("PNG"))
     passes = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)]  # of 8 x 8 pixels
-    rows = b"".join((b"\0" + bytes(width)) * height for width, height in passes)
-    for packed, is_whole in ((rows, True), (rows[:-1], False)):
+    raw = b"".join((b"\0" + bytes(width)) * height for width, height in passes)
+    for packed, is_whole in ((raw, True), (raw[:-1], False)):
         header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1))
         pixels = png_chunk(b"IDAT", zlib.compress(packed))
         interlaced = whole[:8] + header + pixels + png_chunk(b"IEND", b"")

@@ -1,0 +1,748 @@
+"""Images come out smaller, upright, in the right colours, and with nothing but the picture."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageCms, ImageStat
+
+from errors import ImageError
+from image_compressor import ImageLimits
+from request_options import Effort, OutputFormat
+from tests.images import (
+    ADOBE_RGB,
+    CORNERS,
+    LIMITS,
+    SECRET,
+    animation,
+    corners,
+    exif,
+    laid,
+    opened,
+    photo,
+    png,
+    png_chunk,
+    saved,
+    squeezed,
+)
+
+KEPT = ["JPEG", "PNG", "WEBP", "GIF", "AVIF"]
+
+
+def colour(data: bytes, x: float, y: float) -> tuple[int, ...]:
+    """Return the RGBA pixel at a place from 0, 0 to 1, 1."""
+    image = opened(data).convert("RGBA")
+    pixel = image.getpixel((int(x * (image.width - 1)), int(y * (image.height - 1))))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def assert_close(pixel: tuple[int, ...], expected: tuple[int, ...], tolerance: int = 12) -> None:
+    """Compare two pixels as far as a lossy format allows."""
+    assert all(abs(a - b) <= tolerance for a, b in zip(pixel, expected, strict=False)), pixel
+
+
+def difference(first: bytes, second: bytes) -> float:
+    """Return how much two images differ, as the root mean square of all levels."""
+    images = [opened(data).convert("RGB") for data in (first, second)]
+    return max(ImageStat.Stat(ImageChops.difference(*images)).rms)
+
+
+def error_code(data: bytes, limits: ImageLimits = LIMITS, **options: Any) -> str:
+    """Return the code that compressing fails with."""
+    with pytest.raises(ImageError) as caught:
+        squeezed(data, limits, **options)
+    assert caught.value.detail.endswith(".")
+    return caught.value.code
+
+
+# Formats
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_keeps_the_format_and_gets_smaller(name: str) -> None:
+    """A wasteful image comes back in its own format, with fewer bytes and the same picture."""
+    wasteful: dict[str, Any] = {"GIF": {"comment": SECRET * 9}, "PNG": {"compress_level": 0}}
+    data = saved(photo(), name, **wasteful.get(name, {"quality": 97}))
+    image = squeezed(data)
+    assert opened(image.data).format == name
+    assert (image.format, image.width, image.height) == (name.lower(), 160, 120)
+    assert len(image.data) < len(data)
+    assert difference(image.data, data) < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [("BMP", "RGB", "jpeg"), ("TIFF", "RGB", "jpeg"), ("TIFF", "RGBA", "png")],
+)
+def test_replaces_formats_that_browsers_do_not_show(name: str, mode: str, expected: str) -> None:
+    """BMP and TIFF become JPEG, or PNG when something is transparent."""
+    picture = photo(mode=mode)
+    if mode == "RGBA":
+        picture.putpixel((3, 3), (0, 0, 0, 0))
+    assert squeezed(saved(picture, name)).format == expected
+
+
+def test_alpha_that_hides_nothing_is_no_transparency() -> None:
+    """A TIFF with an alpha band that is opaque all over becomes JPEG."""
+    assert squeezed(saved(photo(mode="RGBA"), "TIFF")).format == "jpeg"
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif"])
+@pytest.mark.parametrize("name", [*KEPT, "BMP", "TIFF"])
+def test_converts_every_format_to_every_other(name: str, target: str) -> None:
+    """An explicit format is what comes out, and the picture is the same."""
+    data = saved(photo(), name)
+    image = squeezed(data, format=OutputFormat(target), quality=90)
+    assert opened(image.data).format == target.upper()
+    assert image.extension == {"jpeg": "jpg"}.get(target, target)
+    assert difference(image.data, data) < 14
+
+
+def test_only_the_first_page_of_a_tiff_counts() -> None:
+    """The other pages of a document are left out."""
+    pages = saved(corners(), "TIFF", save_all=True, append_images=[photo(300, 300)])
+    image = squeezed(pages)
+    assert (image.width, image.height) == (60, 40)
+    assert squeezed(pages, format=OutputFormat.AVIF).width == 60
+
+
+def test_an_mpo_is_a_jpeg_with_its_first_picture() -> None:
+    """Cameras store a second picture behind the first."""
+    data = saved(corners(), "MPO", save_all=True, append_images=[photo(300, 300)])
+    image = squeezed(data, format=OutputFormat.AVIF)
+    assert (image.width, image.height) == (60, 40)
+    assert getattr(opened(image.data), "n_frames", 1) == 1
+    assert squeezed(data).format == "jpeg"
+
+
+# Quality, effort, size
+
+
+@pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF"])
+def test_quality_is_taken_as_it_is(name: str) -> None:
+    """A number says how good; `auto` gives one that is told."""
+    data = saved(photo(320, 240), name, quality=100)
+    sizes = [len(squeezed(data, quality=quality).data) for quality in (20, 50, 85)]
+    assert sizes == sorted(sizes)
+    assert squeezed(data, quality=50).quality == "50"
+    assert 50 <= int(squeezed(data).quality) <= 80
+
+
+def test_fine_colours_stay_at_high_quality() -> None:
+    """From quality 90 on the colours of a JPEG are not of half the resolution."""
+    data = saved(photo(), "PNG")
+    for quality, sampling in ((89, 2), (90, 0)):
+        image = opened(squeezed(data, format=OutputFormat.JPEG, quality=quality).data)
+        assert (image.layer[0][1] == 2) == (sampling == 2)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_effort_buys_bytes(name: str) -> None:
+    """`best` is smaller than `fast`, at the same quality."""
+    data = saved(
+        photo(320, 240), name, **({"compress_level": 0} if name == "PNG" else {"quality": 98})
+    )
+    fast, best = (squeezed(data, effort=effort).data for effort in (Effort.FAST, Effort.BEST))
+    assert len(best) < len(fast)
+
+
+@pytest.mark.parametrize("quality", [75, 94, 100])
+def test_noise_can_be_encoded(quality: int) -> None:
+    """A picture that hardly packs is no reason to fail."""
+    noise = Image.frombytes(
+        "RGB", (300, 300), bytes(i * i * 7919 >> 7 & 255 for i in range(270_000))
+    )
+    image = squeezed(saved(noise, "PNG"), format=OutputFormat.JPEG, quality=quality)
+    assert opened(image.data).size == (300, 300)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "size"),
+    [
+        ({"max_width": 80}, (80, 60)),
+        ({"max_height": 30}, (40, 30)),
+        ({"max_width": 50, "max_height": 50}, (50, 38)),
+        ({"max_width": 5000}, (160, 120)),
+        ({"max_height": 1}, (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("name", [*KEPT, "BMP", "TIFF"])
+def test_fits_inside_and_never_enlarges(
+    name: str, bounds: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """The shape stays, and no side gets longer or vanishes."""
+    image = squeezed(saved(photo(), name), **bounds)
+    assert (image.width, image.height) == size == opened(image.data).size
+
+
+def test_a_long_thin_image_keeps_a_pixel() -> None:
+    """A side that would round to nothing is one pixel."""
+    assert squeezed(saved(photo(400, 2), "PNG"), max_width=20).height == 1
+
+
+def test_scaling_is_sharp_and_averages() -> None:
+    """A fine pattern becomes grey, an edge stays an edge."""
+    checks = Image.frombytes("L", (256, 256), (b"\0\xff" * 128 + b"\xff\0" * 128) * 128)
+    assert_close(colour(squeezed(saved(checks, "PNG"), max_width=64).data, 0.5, 0.5), (127,) * 3)
+    data = squeezed(saved(corners(1200, 800), "JPEG", quality=95), max_width=60, quality=95).data
+    assert_close(colour(data, 0.46, 0.1), (255, 0, 0), 25)
+    assert_close(colour(data, 0.54, 0.1), (0, 128, 0), 25)
+
+
+# Never larger
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_never_larger_when_only_compression_is_asked(name: str) -> None:
+    """The original pixels stay where encoding anew would not save anything."""
+    settings = {"quality": 5} if name in {"JPEG", "WEBP", "AVIF"} else {}
+    data = saved(photo(), name, **settings)
+    if name in {"PNG", "GIF"}:
+        data = squeezed(data).data
+    image = squeezed(data, quality=100)
+    assert len(image.data) <= len(data)
+    assert image.quality == "original"
+    assert opened(image.data).tobytes() == opened(data).tobytes()
+
+
+def test_the_original_is_stored_without_metadata_but_in_its_colours() -> None:
+    """A kept original loses everything but the profile that its colours need."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, kept in ((ADOBE_RGB, ADOBE_RGB), (srgb, None)):
+        data = saved(photo(), "JPEG", quality=3, exif=exif(), icc_profile=profile)
+        image = squeezed(data, quality=95)
+        assert image.quality == "original"
+        assert SECRET not in image.data
+        assert opened(image.data).info.get("icc_profile") == kept
+
+
+def test_heavy_metadata_is_no_reason_to_encode_anew() -> None:
+    """What counts is the size of the original once it is bare."""
+    data = saved(photo(), "JPEG", quality=10, comment=SECRET * 2000)
+    assert len(squeezed(data, quality=90, format=OutputFormat.WEBP).data) < len(data)
+    assert squeezed(data, quality=90).quality == "original"
+
+
+def test_a_turned_image_is_rather_encoded_worse_than_left_lying() -> None:
+    """Quality goes down until the upright image is smaller than the input."""
+    data = saved(laid(photo(), 6), "JPEG", quality=60, exif=exif(6))
+    image = squeezed(data, quality=95)
+    assert (image.width, image.height) == (160, 120) == opened(image.data).size
+    assert len(image.data) <= len(data)
+    assert 35 <= int(image.quality) < 95
+    assert difference(image.data, saved(photo(), "JPEG", quality=60)) < 10
+
+
+def test_an_image_that_can_not_be_turned_says_so() -> None:
+    """As the last resort the original stays, and the orientation is all that it says."""
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    data = saved(laid(photo(), 6), "JPEG", quality=10, optimize=True, exif=orientation)
+    image = squeezed(data)
+    assert (image.width, image.height, image.quality) == (160, 120, "original")
+    assert len(image.data) <= len(data)
+    assert dict(opened(image.data).getexif()) == {0x0112: 6}
+
+
+# Ceilings
+
+
+@pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF"])
+def test_max_bytes_takes_the_best_quality_that_fits(name: str) -> None:
+    """One step more of quality would not fit, and no pixel is given up for it."""
+    data = saved(photo(320, 240), name, quality=95)
+    ceiling = len(squeezed(data, quality=90).data) * 2 // 3
+    image = squeezed(data, quality=90, max_bytes=ceiling)
+    assert len(image.data) <= ceiling
+    assert (image.width, image.height) == (320, 240)
+    better = squeezed(data, quality=int(image.quality) + 1)
+    assert len(better.data) > ceiling
+    assert int(image.quality) > 20
+
+
+def test_max_bytes_is_no_target() -> None:
+    """An image that fits anyway is as good as without a ceiling."""
+    data = saved(photo(), "JPEG", quality=95)
+    assert squeezed(data, max_bytes=10**6) == squeezed(data)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_max_bytes_shrinks_at_most_to_half(name: str) -> None:
+    """Where quality alone can't, sides go down, to half at the least."""
+    data = saved(photo(201, 151), name)
+    smallest = squeezed(data, max_width=101, quality=1)
+    ceiling = len(smallest.data) * 21 // 20
+    image = squeezed(data, max_bytes=ceiling)
+    assert len(image.data) <= ceiling
+    assert 101 <= image.width < 201
+    assert 76 <= image.height < 151
+    assert error_code(data, max_bytes=len(smallest.data) // 2) == "max_bytes_unreachable"
+
+
+# Upright
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_stands_upright(name: str, orientation: int) -> None:
+    """All eight orientations come out the same, and no field says so twice."""
+    block = exif(orientation)
+    data = saved(laid(corners(120, 80), orientation), name, exif=block)
+    for options in ({}, {"max_width": 60}, {"format": OutputFormat.WEBP}):
+        image = squeezed(data, quality=90, **options)
+        assert (image.width, image.height) == opened(image.data).size
+        assert image.width * 2 == image.height * 3
+        assert 0x0112 not in opened(image.data).getexif()
+        for corner, (x, y) in zip(
+            CORNERS, [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)], strict=True
+        ):
+            expected = Image.new("RGB", (1, 1), corner).getpixel((0, 0))
+            assert isinstance(expected, tuple)
+            assert_close(colour(image.data, x, y), expected, 40)
+
+
+def test_bounds_mean_the_upright_image() -> None:
+    """A portrait that lies on its side is a portrait."""
+    data = saved(laid(photo(120, 160), 6), "JPEG", exif=exif(6))
+    image = squeezed(data, max_height=80)
+    assert (image.width, image.height) == (60, 80)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"],
+)
+def test_broken_exif_is_none(block: bytes) -> None:
+    """A picture is not its metadata."""
+    data = saved(corners(), "JPEG", quality=100)
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(block)) + block
+    assert squeezed(data[:2] + segment + data[2:]).width == 60
+
+
+# Colours
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("bounds", [{}, {"max_width": 50}])
+def test_wide_gamut_becomes_srgb(name: str, bounds: dict[str, Any]) -> None:
+    """Levels of another colour space are translated, not relabelled."""
+    flat = Image.new("RGB", (100, 100), (180, 90, 90))
+    data = saved(flat, name, icc_profile=ADOBE_RGB, **({} if name == "PNG" else {"quality": 100}))
+    image = squeezed(data, quality=90, **bounds)
+    assert_close(colour(image.data, 0.5, 0.5), (205, 90, 90), 5)
+    assert "icc_profile" not in opened(image.data).info
+
+
+def test_wide_gamut_of_a_palette_and_of_transparent_pixels() -> None:
+    """The profile counts for every mode, and the alpha stays."""
+    flat = Image.new("RGBA", (100, 100), (180, 90, 90, 77))
+    image = squeezed(saved(flat, "PNG", icc_profile=ADOBE_RGB))
+    assert_close(colour(image.data, 0.5, 0.5), (205, 90, 90, 77), 3)
+    palette = Image.new("RGB", (100, 100), (180, 90, 90)).quantize(4)
+    image = squeezed(saved(palette, "PNG", icc_profile=ADOBE_RGB), format=OutputFormat.JPEG)
+    assert_close(colour(image.data, 0.5, 0.5), (205, 90, 90), 5)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"nonsense",
+        ADOBE_RGB[:200],
+        ADOBE_RGB.replace(b"RGB XYZ ", b"GRAYXYZ "),
+        ADOBE_RGB.replace(b"RGB XYZ ", b"CMYKXYZ "),
+    ],
+)
+@pytest.mark.parametrize("name", ["JPEG", "PNG"])
+def test_an_absurd_profile_is_none(profile: bytes, name: str) -> None:
+    """A profile that says nothing about these pixels leaves them as they are."""
+    data = saved(Image.new("RGB", (100, 100), (180, 90, 90)), name, icc_profile=profile)
+    image = squeezed(data, max_width=90)
+    assert_close(colour(image.data, 0.5, 0.5), (180, 90, 90), 4)
+    assert "icc_profile" not in opened(squeezed(data).data).info
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(name: str) -> None:
+    """Inks are turned into light, whichever way round the format stores them."""
+    image = squeezed(saved(corners(mode="CMYK"), name), format=OutputFormat.JPEG, quality=95)
+    assert opened(image.data).mode == "RGB"
+    assert_close(colour(image.data, 0.1, 0.1), (255, 0, 0), 20)
+    assert_close(colour(image.data, 0.1, 0.9), (255, 255, 255), 20)
+
+
+def test_grey_stays_grey() -> None:
+    """A grey JPEG needs no colours."""
+    image = squeezed(saved(photo(mode="L"), "JPEG", quality=97))
+    assert opened(image.data).mode == "L"
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(name: str) -> None:
+    """Half the light of 16 bits is half the light of 8."""
+    deep = Image.new("I;16", (64, 64), 0x8000)
+    image = squeezed(saved(deep, name), format=OutputFormat.JPEG)
+    assert_close(colour(image.data, 0.5, 0.5), (128, 128, 128), 2)
+
+
+def test_a_png_keeps_its_sixteen_bits() -> None:
+    """Packing tighter changes no pixel."""
+    rows = [
+        struct.pack(">64H", *(row * 1021 + column for column in range(64))) for row in range(64)
+    ]
+    data = png(16, 0, rows, png_chunk(b"tEXt", b"Author\0" + SECRET))
+    image = squeezed(data)
+    assert opened(image.data).tobytes() == opened(data).tobytes()
+    assert (opened(image.data).mode, image.quality) == ("I;16", "lossless")
+    assert SECRET not in image.data
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [("F", 0.5, 128), ("F", 200.0, 200), ("I", 200, 200), ("I", 32896, 128)],
+)
+def test_wide_tiff_samples_are_brought_to_eight_bits(
+    mode: str, value: float, expected: int
+) -> None:
+    """Floats from 0 to 1, and whole numbers of 8 or 16 bits in 32."""
+    image = squeezed(saved(Image.new(mode, (64, 64), value), "TIFF"))
+    assert_close(colour(image.data, 0.5, 0.5), (expected,) * 3, 2)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "F"]
+)
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif"])
+def test_every_mode_of_pixels_is_understood(mode: str, target: str) -> None:
+    """Whatever Pillow decodes to comes out as a sane picture."""
+    source = photo(mode="L").convert(mode) if mode in {"I;16", "F", "LA"} else photo()
+    if mode == "LAB":
+        transform: Any = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+        )
+        source = ImageCms.applyTransform(source, transform) or source
+    data = saved(source if mode in {"LAB", "I;16", "F"} else source.convert(mode), "TIFF")
+    image = squeezed(data, format=OutputFormat(target), quality=90)
+    assert opened(image.data).size == (160, 120)
+    if mode in {"RGB", "RGBA", "YCbCr", "LAB"}:
+        assert difference(image.data, saved(photo(), "PNG")) < 14
+
+
+def test_a_linear_png_is_brightened() -> None:
+    """Without a profile a PNG's gamma says how its levels are meant."""
+    linear = png(8, 0, [bytes([55]) * 64] * 64, png_chunk(b"gAMA", struct.pack(">I", 100_000)))
+    image = squeezed(linear, format=OutputFormat.JPEG)
+    assert_close(colour(image.data, 0.5, 0.5), (128, 128, 128), 3)
+    assert opened(squeezed(linear).data).info["gamma"] == 1.0
+
+
+# Transparency
+
+
+@pytest.mark.parametrize("target", ["png", "webp", "avif"])
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_transparency_is_kept(name: str, target: str) -> None:
+    """A hole stays a hole in every format that has them."""
+    picture = corners(mode="RGBA")
+    picture.paste((0, 0, 0, 0), (30, 0, 60, 20))
+    image = squeezed(saved(picture, name), format=OutputFormat(target))
+    assert colour(image.data, 0.9, 0.1)[3] < 20
+    assert_close(colour(image.data, 0.1, 0.1), (255, 0, 0, 255), 20)
+
+
+def test_transparency_is_laid_over_the_background() -> None:
+    """JPEG has none, so the colour asked for shows."""
+    picture = corners(mode="RGBA")
+    picture.paste((0, 0, 0, 0), (30, 0, 60, 20))
+    for name in ("PNG", "WEBP", "GIF"):
+        data = saved(picture, name)
+        image = squeezed(data, format=OutputFormat.JPEG, background="#336699", quality=95)
+        assert_close(colour(image.data, 0.8, 0.2), (0x33, 0x66, 0x99), 15)
+        assert_close(
+            colour(squeezed(data, format=OutputFormat.JPEG).data, 0.8, 0.2), (255,) * 3, 15
+        )
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "row", "key"),
+    [
+        (1, 0, b"\x0f" * 8, b"\0\0"),
+        (2, 0, b"\x0f" * 8, b"\0\0"),
+        (4, 0, b"\x0f" * 8, b"\0\x0f"),
+        (8, 0, b"\0\xff" * 8, b"\0\xff"),
+        (16, 0, b"\0\x01\xff\xff" * 8, b"\0\x01"),
+        (8, 2, b"\x01\x02\x03\xff\xff\xff" * 8, b"\0\1\0\2\0\3"),
+        (16, 2, b"\x01\0\x02\0\x03\0\xff\xff\xff\xff\xff\xff" * 8, b"\1\0\2\0\3\0"),
+        (8, 3, b"\0\1" * 8, b"\0"),
+    ],
+)
+def test_a_transparent_colour_of_any_depth(
+    depth: int, colour_type: int, row: bytes, key: bytes
+) -> None:
+    """Half of the pixels have the colour that a PNG calls transparent."""
+    palette = [png_chunk(b"PLTE", b"\xff\0\0\0\xff\0")] if colour_type == 3 else []
+    data = png(depth, colour_type, [row] * 8, *palette, png_chunk(b"tRNS", key))
+    for target in ("webp", "avif"):
+        image = squeezed(data, format=OutputFormat(target), quality=100)
+        levels = opened(image.data).convert("RGBA").getchannel("A").histogram()
+        assert levels[0] == levels[255] == sum(levels) // 2
+
+
+# Animation
+
+
+def shown(data: bytes) -> list[tuple[tuple[int, ...], int]]:
+    """Return a pixel of each frame, and how many milliseconds it is shown."""
+    image = Image.open(io.BytesIO(data))
+    frames: list[tuple[tuple[int, ...], int]] = []
+    for index in range(getattr(image, "n_frames", 1)):
+        image.seek(index)
+        image.load()
+        pixel = image.convert("RGB").getpixel((image.width - 2, image.height - 2))
+        assert isinstance(pixel, tuple)
+        frames.append((pixel, round(image.info["duration"])))
+    return frames
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_width": 16}, *({"format": OutputFormat(name)} for name in ("webp", "png", "avif"))],
+)
+def test_animation_is_kept(name: str, options: dict[str, Any]) -> None:
+    """Frames, durations and endless repetition survive, also smaller and in other formats."""
+    data = animation(name)
+    image = squeezed(data, quality=80, **options)
+    after = shown(image.data)
+    assert [ms for _, ms in after] == [100, 200, 300]
+    for (pixel, _), (expected, _) in zip(after, shown(data), strict=True):
+        assert_close(pixel, expected, 30)
+    assert opened(image.data).info.get("loop", 0) == 0
+    assert opened(image.data).size == (image.width, image.height)
+
+
+@pytest.mark.parametrize(
+    ("name", "loop", "target", "expected"),
+    [
+        ("GIF", 2, "webp", 3),
+        ("GIF", None, "webp", 1),
+        ("GIF", 0, "png", 0),
+        ("WEBP", 3, "png", 3),
+        ("PNG", 2, "webp", 2),
+    ],
+)
+def test_runs_as_often_as_before(name: str, loop: int | None, target: str, expected: int) -> None:
+    """GIF counts the repetitions, the others the runs."""
+    image = squeezed(animation(name, loop=loop), format=OutputFormat(target))
+    assert opened(image.data).info["loop"] == expected
+
+
+@pytest.mark.parametrize(("loop", "expected"), [(0, 0), (4, 4), (None, None)])
+def test_a_smaller_gif_runs_as_often(loop: int | None, expected: int | None) -> None:
+    """Also where the frames are new."""
+    image = squeezed(animation("GIF", loop=loop), max_width=20)
+    assert opened(image.data).info.get("loop") == expected
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_a_still_format_shows_the_first_frame(name: str) -> None:
+    """JPEG has no animation."""
+    image = squeezed(animation(name), format=OutputFormat.JPEG)
+    assert_close(colour(image.data, 0.9, 0.9), (0, 255, 90), 20)
+
+
+def test_the_still_picture_before_an_animation_is_no_frame() -> None:
+    """A PNG may carry a picture for programs that show no animation."""
+    data = animation("PNG", frames=4, default_image=True)
+    image = squeezed(data, format=OutputFormat.WEBP)
+    assert getattr(opened(image.data), "n_frames", 1) == 3
+
+
+def test_a_hole_in_a_smaller_gif_stays() -> None:
+    """Frames with transparency don't show the frame before through it."""
+    frames = []
+    for index in range(3):
+        frame = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+        frame.paste((255, 0, 0, 255), (index * 10, 0, index * 10 + 10, 40))
+        frames.append(frame)
+    data = saved(
+        frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100, disposal=2
+    )
+    image = opened(squeezed(data, max_width=20).data)
+    for index in range(3):
+        image.seek(index)
+        alpha = image.convert("RGBA").getchannel("A").resize((4, 1), Image.Resampling.BOX)
+        assert [value > 128 for value in alpha.tobytes()] == [at == index for at in range(4)]
+
+
+def test_lossless_webp_stays_lossless() -> None:
+    """Someone wanted every pixel; a lossless image kept is one packed tighter."""
+    data = saved(photo(), "WEBP", lossless=True, method=0, quality=0)
+    image = squeezed(data)
+    assert image.quality in {"lossless", "original"}
+    assert opened(image.data).tobytes() == opened(data).tobytes()
+    assert squeezed(data, max_width=80).quality == "lossless"
+    assert squeezed(data, format=OutputFormat.WEBP).quality.isdigit()
+
+
+def test_a_still_gif_is_packed_anew_without_losing_a_colour() -> None:
+    """Pillow's packing is better than many, and every pixel is compared."""
+    loose = saved(photo().quantize(32), "GIF", optimize=False, interlace=1)
+    at = loose.index(b",\0\0\0\0")
+    unpacked = loose[:at] + b"!\xfe\x08" + b"comment!" + b"\0" + loose[at:]
+    image = squeezed(unpacked)
+    assert len(image.data) < len(unpacked)
+    assert difference(image.data, unpacked) == 0
+
+
+# Everything goes, and always the same way
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize(
+    "options", [{}, {"format": OutputFormat.WEBP}, {"max_width": 30}, {"quality": 100}]
+)
+def test_nothing_but_the_picture_is_left(name: str, options: dict[str, Any]) -> None:
+    """Maker, place and trailing bytes are gone from every output."""
+    data = saved(photo(), name, exif=exif()) + SECRET
+    assert SECRET not in squeezed(data, **options).data
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_same_input_gives_the_same_bytes(name: str) -> None:
+    """Nothing depends on the time, on chance, or on the image before."""
+    data = animation(name) if name != "JPEG" else saved(photo(), name)
+    both: list[dict[str, Any]] = [{}, {"max_width": 20}]
+    for options in both:
+        first = squeezed(data, **options)
+        squeezed(saved(corners(mode="CMYK"), "JPEG"))
+        assert squeezed(data, **options) == first
+
+
+# Failures
+
+
+@pytest.mark.parametrize("name", [*KEPT, "BMP", "TIFF"])
+def test_half_an_image_is_a_failure(name: str) -> None:
+    """Cut anywhere, no format passes, and the code is `truncated`."""
+    data = saved(photo(), name)
+    for share in (0.3, 0.5, 0.9, 0.99):
+        assert error_code(data[: int(len(data) * share)]) == "truncated"
+
+
+def test_half_a_jpeg_with_an_end_is_still_half_a_jpeg() -> None:
+    """A decoder would fill the missing pixels up with grey."""
+    data = saved(photo(), "JPEG")
+    assert error_code(data[: len(data) // 2] + b"\xff\xd9") == "truncated"
+    assert error_code(data[: len(data) // 2] + b"\xff\xd9", max_width=40) == "truncated"
+    assert squeezed(saved(photo(4, 4), "JPEG")).width == 4
+
+
+def test_a_png_or_gif_with_too_few_pixels_is_cut_short() -> None:
+    """The end is there, but the pixels before it are not."""
+    rows = [bytes(range(64))] * 64
+    data = png(8, 0, rows).replace(struct.pack(">II", 64, 64), struct.pack(">II", 64, 80))
+    header = data.index(b"IHDR")
+    data = (
+        data[: header - 4]
+        + png_chunk(b"IHDR", data[header + 4 : header + 17])
+        + data[header + 21 :]
+    )
+    for options in ({}, {"max_width": 30}, {"format": OutputFormat.JPEG}):
+        assert error_code(data, **options) == "truncated"
+    gif = saved(photo(16, 16, "L"), "GIF")
+    assert error_code(gif.replace(b"\x10\0\x10\0", b"\x10\0\x40\0")) == "truncated"
+
+
+def test_damage_is_not_truncation() -> None:
+    """A file that ends well but can't be decoded is `decode_error`."""
+    data = bytearray(saved(photo(), "PNG"))
+    middle = data.index(b"IDAT") + 100
+    data[middle : middle + 50] = b"\xff" * 50
+    assert error_code(bytes(data), format=OutputFormat.JPEG) == "decode_error"
+    assert error_code(bytes(data)) == "decode_error"
+    webp = bytearray(saved(photo(), "WEBP"))
+    webp[20:60] = bytes(40)
+    assert error_code(bytes(webp)) == "decode_error"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "not_an_image"),
+        (b"<html><body>404</body></html>", "not_an_image"),
+        (b"<svg/>", "unsupported_format"),
+        (
+            b"BM" + bytes(12) + struct.pack("<IiiHHII", 40, 4, 4, 1, 24, 9, 0) + bytes(64),
+            "unsupported_format",
+        ),
+    ],
+)
+def test_refuses_what_is_no_image_or_of_another_kind(data: bytes, code: str) -> None:
+    """The codes tell a shop owner what to mend."""
+    assert error_code(data) == code
+
+
+@pytest.mark.parametrize("name", [*KEPT, "BMP", "TIFF"])
+def test_too_many_pixels_are_refused_before_decoding(name: str) -> None:
+    """The limit itself is allowed, one pixel more is not."""
+    data = saved(photo(100, 100), name)
+    assert squeezed(data, ImageLimits(10_000, 1)).width == 100
+    assert error_code(data, ImageLimits(9_999, 1)) == "too_many_pixels"
+
+
+def test_a_bomb_costs_nothing() -> None:
+    """A header that promises the moon is judged by itself."""
+    header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 6, 0, 0, 0)
+    chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", b""), png_chunk(b"IEND", b"")]
+    assert error_code(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)) == "too_many_pixels"
+    webp = b"WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xffVP8L\0\0\0\0"
+    assert error_code(b"RIFF" + struct.pack("<I", len(webp)) + webp) == "too_many_pixels"
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_frames_are_limited_and_all_their_pixels_count(name: str) -> None:
+    """An animation is as large as its frames together."""
+    data = animation(name, frames=4, size=20)
+    assert squeezed(data, ImageLimits(1600, 4)).width == 20
+    assert error_code(data, ImageLimits(1599, 4)) == "too_many_pixels"
+    assert error_code(data, ImageLimits(10**6, 3)) == "too_many_frames"
+
+
+def test_a_side_too_long_for_the_format_is_refused() -> None:
+    """WebP ends at 16,383 pixels."""
+    assert error_code(saved(photo(16_384, 2), "PNG"), format=OutputFormat.WEBP) == "too_many_pixels"
+
+
+def test_running_out_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder with little memory says so instead of falling over."""
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("image_loader.load", no_memory)
+    assert error_code(saved(photo(), "JPEG")) == "too_many_pixels"
+
+
+@pytest.mark.parametrize("name", [*KEPT, "BMP", "TIFF"])
+def test_random_damage_never_escapes(name: str) -> None:
+    """Whatever is wrong with an image, it fails with a code or gives a picture."""
+    whole = saved(photo(48, 36), name)
+    chance = random.Random(name)  # noqa: S311  the same damage every time
+    codes = set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            squeezed(bytes(data), max_width=24)
+        except ImageError as error:
+            codes.add(error.code)
+    assert codes <= {
+        *("truncated", "decode_error", "not_an_image", "unsupported_format"),
+        *("too_many_pixels", "too_many_frames"),
+    }
