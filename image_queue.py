@@ -137,14 +137,16 @@ def claim_images(
 ) -> list[ClaimedImage]:
     """Claim up to `limit` due images of a request that is processing, in input order."""
     cursor.execute(
-        """update images set state = 'running', fence = fence + 1,
+        # Materialized: a subquery that the plan runs again would each time lock further rows.
+        """with due as materialized (
+               select request_id, n from images
+                where request_id = %(id)s and state = 'pending' and due_at <= now()
+                  and exists (select from requests where id = %(id)s and status = 'processing')
+                order by due_at, n limit %(limit)s for update skip locked)
+           update images i set state = 'running', fence = fence + 1,
                   lease_until = now() + make_interval(secs => %(lease)s)
-            where (request_id, n) in (
-                select request_id, n from images
-                 where request_id = %(id)s and state = 'pending' and due_at <= now()
-                   and exists (select from requests where id = %(id)s and status = 'processing')
-                 order by due_at, n limit %(limit)s for update skip locked)
-            returning n, fence, attempts, input_url, repeats""",
+             from due where i.request_id = due.request_id and i.n = due.n
+        returning i.n, fence, attempts, input_url, repeats""",
         {"id": request_id, "limit": limit, "lease": lease_seconds},
     )
     claimed = [ClaimedImage(request_id=request_id, **row) for row in cursor.fetchall()]
