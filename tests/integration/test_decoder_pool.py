@@ -1,0 +1,422 @@
+"""Images are decoded in processes apart, whatever becomes of these."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from PIL import Image
+
+import decoder_handle
+import decoder_pool
+import decoder_protocol
+from decoder_pool import DecoderPool, DecoderUnavailableError
+from errors import ImageError
+from image_compressor import ImageLimits, compress
+from request_options import Effort, ImageOptions, OutputFormat
+from tests.images import LIMITS, opened, photo, saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+JPEG = saved(photo(), "JPEG", quality=97)
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def pool(
+    processes: int = 1, limits: ImageLimits = LIMITS, seconds: float = 30
+) -> Iterator[DecoderPool]:
+    """Give a pool that is closed at the end."""
+    decoders = DecoderPool(processes, limits, seconds)
+    try:
+        yield decoders
+    finally:
+        decoders.close()
+
+
+class Recorded(subprocess.Popen[bytes]):
+    """A process that is remembered."""
+
+    all: ClassVar[list[Recorded]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        Recorded.all.append(self)
+
+
+@pytest.fixture(autouse=True)
+def _recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember every process that a test starts."""
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    Recorded.all.clear()
+
+
+def children() -> list[Recorded]:
+    """Return the processes that are not reaped: also the dead, if nobody has waited for them."""
+    return [child for child in Recorded.all if child.returncode is None]
+
+
+def worked(process: Recorded) -> float:
+    """Return the processor seconds that a process has used."""
+    return time.clock_gettime(~process.pid << 3 | 2)
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Wait until something is true, for a minute at the most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let pools start another program, which may use `replies`, `answer` and `read` of this one."""
+    head = f"""
+import os, signal, struct, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import decoder_protocol
+def answer(message, body=b"", size=None):
+    os.write(1, decoder_protocol.pack(message, len(body) if size is None else size) + body)
+def read():
+    header = os.read(0, decoder_protocol.HEADER_BYTES)
+    left = sum(decoder_protocol.unpack_header(header, 1 << 40))
+    while left:
+        left -= len(os.read(0, left))
+"""
+
+    def use(body: str) -> None:
+        path = tmp_path / "decoder_of_a_test.py"
+        path.write_text(head + body)
+        monkeypatch.setattr(decoder_handle, "_PROGRAM", path)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ImageOptions(),
+        ImageOptions(format=OutputFormat.PNG, max_width=50),
+        ImageOptions(format=OutputFormat.WEBP, quality=30, effort=Effort.BEST),
+        ImageOptions(format=OutputFormat.AVIF, max_bytes=900, background="#123456"),
+    ],
+)
+def test_gives_what_the_compressor_gives(options: ImageOptions) -> None:
+    """The way through another process changes nothing."""
+    with pool() as decoders:
+        assert decoders.compress(JPEG, options) == compress(JPEG, options, LIMITS)
+
+
+def test_large_images_pass_both_ways() -> None:
+    """Frames far larger than a pipe's buffer arrive whole."""
+    noise = Image.frombytes("RGB", (1000, 1000), os.urandom(3_000_000))
+    data = saved(noise, "BMP")
+    with pool() as decoders:
+        image = decoders.compress(data, ImageOptions(format=OutputFormat.PNG, effort=Effort.FAST))
+    assert len(image.data) > 2_000_000
+    assert opened(image.data).tobytes() == opened(data).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "code"),
+    [
+        (b"", LIMITS, "not_an_image"),
+        (b"<svg/>", LIMITS, "unsupported_format"),
+        (JPEG[:-50], LIMITS, "truncated"),
+        (JPEG, ImageLimits(99, 1), "too_many_pixels"),
+    ],
+)
+def test_an_image_s_failure_is_told_and_the_decoder_lives_on(
+    data: bytes, limits: ImageLimits, code: str
+) -> None:
+    """One image's failure costs no process."""
+    with pool(limits=limits) as decoders:
+        for _ in range(2):
+            with pytest.raises(ImageError) as caught:
+                decoders.compress(data, ImageOptions())
+            assert caught.value.code == code
+            assert caught.value.detail.endswith(".")
+        assert len(children()) == 1
+
+
+def test_many_threads_share_few_decoders() -> None:
+    """Each thread gets its own image back, and no more processes run than allowed."""
+    pictures = [saved(photo(40 + index, 30), "JPEG") for index in range(40)]
+    with pool(2) as decoders, ThreadPoolExecutor(8) as threads:
+        images = threads.map(lambda data: decoders.compress(data, ImageOptions()), pictures)
+        assert [image.width for image in images] == [40 + index for index in range(40)]
+        assert len(children()) == 2
+
+
+def test_starts_nothing_before_the_first_image_and_leaves_nothing_behind() -> None:
+    """Processes come when needed; closing ends and reaps every one."""
+    with pool(2) as decoders:
+        assert not children()
+        decoders.compress(JPEG, ImageOptions())
+        assert len(children()) == 1
+    assert not children()
+    with pytest.raises(DecoderUnavailableError):
+        decoders.compress(JPEG, ImageOptions())
+
+
+def test_a_decoder_that_died_while_idle_is_replaced() -> None:
+    """Someone killed it between two images: the next image doesn't notice."""
+    with pool() as decoders:
+        decoders.compress(JPEG, ImageOptions())
+        victim = children()[0]
+        victim.kill()
+        assert decoders.compress(JPEG, ImageOptions()).width == 160
+        assert [child.pid for child in children()] != [victim.pid]
+
+
+def test_a_decoder_killed_at_work_costs_no_image() -> None:
+    """A SIGKILL from outside says nothing about the image, so it is done again."""
+    data = saved(photo(1400, 1400), "PNG")
+    with pool() as decoders, ThreadPoolExecutor(1) as threads:
+        decoders.compress(JPEG, ImageOptions())
+        victim = children()[0]
+        before = worked(victim)
+        slow = ImageOptions(format=OutputFormat.AVIF, effort=Effort.BEST)
+        waiting = threads.submit(decoders.compress, data, slow)
+        wait_for(lambda: worked(victim) > before + 0.1)
+        victim.kill()
+        assert waiting.result(60).format == "avif"
+        assert victim.pid not in {child.pid for child in children()}
+
+
+def test_a_decoder_that_was_stopped_costs_no_image() -> None:
+    """Time in which a decoder could not work is not the image's fault."""
+    with pool(seconds=0.5) as decoders:
+        decoders.compress(JPEG, ImageOptions())
+        victim = children()[0]
+        victim.send_signal(signal.SIGSTOP)
+        assert decoders.compress(JPEG, ImageOptions()).width == 160
+        assert victim.returncode == -signal.SIGKILL
+
+
+def test_an_image_that_takes_too_long_is_given_up() -> None:
+    """The decoder is killed in time, and the next image gets a new one."""
+    noise = Image.frombytes("RGB", (1400, 1400), os.urandom(1400 * 1400 * 3))
+    data = saved(noise, "JPEG")
+    with pool(seconds=0.4) as decoders:
+        began = time.monotonic()
+        with pytest.raises(ImageError) as caught:
+            decoders.compress(data, ImageOptions(format=OutputFormat.AVIF, effort=Effort.BEST))
+        assert caught.value.code == "compress_timeout"
+        assert time.monotonic() - began < 5
+        assert not children()
+        assert decoders.compress(JPEG, ImageOptions()).width == 160
+
+
+def test_a_decoder_that_crashes_costs_one_image(program: Callable[[str], None]) -> None:
+    """A crash by itself is the image's fault, and is not tried again."""
+    program('answer({"ready": True}); read(); os.kill(os.getpid(), signal.SIGSEGV)')
+    with pool() as decoders:
+        for _ in range(2):
+            with pytest.raises(ImageError) as caught:
+                decoders.compress(JPEG, ImageOptions())
+            assert caught.value.code == "compress_crash"
+    assert not children()
+
+
+def test_gives_up_when_decoders_are_killed_again_and_again(program: Callable[[str], None]) -> None:
+    """Memory may run out for one image alone, so there is an end to trying."""
+    program('answer({"ready": True}); read(); os.kill(os.getpid(), signal.SIGKILL)')
+    with pool() as decoders, pytest.raises(ImageError) as caught:
+        decoders.compress(JPEG, ImageOptions())
+    assert caught.value.code == "compress_crash"
+
+
+@pytest.mark.parametrize("body", ["sys.exit(1)", "os.write(1, b'x' * 99)", "import nothing_at_all"])
+def test_decoders_that_do_not_start_are_no_image_s_fault(
+    program: Callable[[str], None], body: str
+) -> None:
+    """An installation that is broken must not fail a million images."""
+    program(body)
+    with pool() as decoders:
+        for _ in range(2):
+            with pytest.raises(DecoderUnavailableError):
+                decoders.compress(JPEG, ImageOptions())
+    assert not children()
+
+
+GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        'os.write(1, b"<html>" * 9)',
+        'os.write(1, struct.pack(">4sIQ", b"img1", 1 << 31, 0))',
+        'answer({"format": "jpeg"}, b"x", size=1 << 50)',
+        'os.write(1, struct.pack(">4sIQ", b"img1", 4, 0) + b"nope")',
+        'os.write(1, struct.pack(">4sIQ", b"img1", 2, 0) + b"[]")',
+        "answer({})",
+        'answer({"code": "blocked_address", "detail": "x"})',
+        'answer({"code": "decode_error", "detail": 7})',
+        f"answer({{{GOOD}}})",
+        f'answer({{{GOOD}, "format": "html"}}, b"x")',
+        f'answer({{{GOOD}, "width": "4"}}, b"x")',
+        f'answer({{{GOOD}, "width": -4, "height": -3}}, b"x")',
+        f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, b"x")',
+        f'answer({{{GOOD}, "quality": "101"}}, b"x")',
+        f'answer({{{GOOD}, "quality": "best"}}, b"x")',
+    ],
+)
+def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> None:
+    """What a hostile image makes a decoder say is checked, and the decoder is ended."""
+    program(f'answer({{"ready": True}}); read(); {reply}; time.sleep(60)')
+    with pool() as decoders:
+        with pytest.raises(ImageError) as caught:
+            decoders.compress(JPEG, ImageOptions())
+        assert caught.value.code == "compress_crash"
+        assert not children()
+
+
+def test_a_sound_answer_is_believed(program: Callable[[str], None]) -> None:
+    """The checks let through what is right; details are cut and cleaned."""
+    body = 'answer({"ready": True}); read(); answer({%s}, b"pixels"); read()\n' % GOOD  # noqa: UP031  braces
+    program(body + r'answer({"code": "truncated", "detail": "half\x1b[2J" + "!" * 900})')
+    with pool() as decoders:
+        assert decoders.compress(JPEG, ImageOptions()).data == b"pixels"
+        with pytest.raises(ImageError) as caught:
+            decoders.compress(JPEG, ImageOptions())
+        assert caught.value.detail.startswith("half[2J!!!")
+        assert len(caught.value.detail) <= 500
+
+
+def test_a_bug_is_logged_and_costs_one_image(
+    program: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator sees the traceback, a client does not."""
+    program(
+        'answer({"ready": True}); read(); answer({"bug": "Traceback of a test"}); time.sleep(60)'
+    )
+    with pool() as decoders, pytest.raises(ImageError) as caught:
+        decoders.compress(JPEG, ImageOptions())
+    assert caught.value.code == "internal_error"
+    assert "Traceback" not in caught.value.detail
+    assert "Traceback of a test" in caplog.text
+
+
+def test_decoders_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leak in a codec has no time to grow."""
+    monkeypatch.setattr(decoder_pool, "_RENEWED_AFTER_IMAGES", 2)
+    pids = []
+    with pool() as decoders:
+        for _ in range(4):
+            decoders.compress(JPEG, ImageOptions())
+            pids.append({child.pid for child in children()})
+    assert pids[0] and not pids[1] and pids[2] and pids[2] != pids[0]  # noqa: PT018  one story
+
+
+def test_closing_ends_images_under_way() -> None:
+    """Whoever waits is told that it was not the image's fault, also who waits for a turn."""
+    slow = ImageOptions(format=OutputFormat.AVIF, effort=Effort.BEST)
+    data = saved(photo(1400, 1400), "PNG")
+    with pool() as decoders, ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(decoders.compress, data, slow) for _ in range(3)]
+        wait_for(children)
+        decoders.close()
+        for future in waiting:
+            with pytest.raises(DecoderUnavailableError):
+                future.result(30)
+    assert not children()
+
+
+def start_decoder(seconds: float = 30) -> subprocess.Popen[bytes]:
+    """Start the program itself, and wait until it is ready."""
+    program = [sys.executable, str(ROOT / "decoder_process.py"), "2000000", "20", str(seconds)]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ready = decoder_protocol.pack({"ready": True}, 0)
+    assert process.stdout
+    assert process.stdout.read(len(ready)) == ready
+    return process
+
+
+def test_a_decoder_ends_with_its_service() -> None:
+    """No signal is needed: its input ends."""
+    process = start_decoder()
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(30) == 0
+    process = start_decoder()
+    assert process.stdin
+    process.stdin.write(decoder_protocol.pack({}, 1000))
+    process.stdin.close()
+    process.wait(30)
+
+
+def test_a_decoder_leaves_signals_to_its_service() -> None:
+    """Ctrl-C reaches the whole terminal, but images under way are to be finished."""
+    process = start_decoder()
+    assert process.stdin
+    assert process.stdout
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    options = {"options": ImageOptions().to_json()}
+    process.stdin.write(decoder_protocol.pack(options, len(JPEG)) + JPEG)
+    process.stdin.flush()
+    assert process.stdout.read(4) == b"img1"
+    process.kill()
+    process.wait(30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are read from /proc")
+def test_a_decoder_gives_up_what_it_does_not_need() -> None:
+    """Memory, files, processes, core dumps and processor time have an end, and no secret is there."""
+    secret = "a-password-of-this-service"  # noqa: S105  it must not be found
+    os.environ["DATABASE_URL"] = secret
+    try:
+        with pool() as decoders:
+            decoders.compress(JPEG, ImageOptions())
+            decoder = children()[0]
+            limits = {
+                name: resource.prlimit(decoder.pid, getattr(resource, f"RLIMIT_{name}"))
+                for name in ("AS", "CORE", "FSIZE", "NPROC", "NOFILE", "CPU")
+            }
+            environment = Path(f"/proc/{decoder.pid}/environ").read_bytes()
+            links = [path.readlink() for path in Path(f"/proc/{decoder.pid}/fd").iterdir()]
+    finally:
+        del os.environ["DATABASE_URL"]
+    assert limits["AS"] == (1_201_741_824,) * 2
+    assert limits["CORE"] == limits["FSIZE"] == limits["NPROC"] == limits["NOFILE"] == (0, 0)
+    assert 0 < limits["CPU"][0] < 100
+    assert secret.encode() not in environment
+    assert sorted(str(link).split(":")[0] for link in links) == ["/dev/null"] * 3 + ["pipe"] * 2
+
+
+def test_what_libraries_print_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    """A hostile file's words end neither between frames nor in the service's log."""
+    tiff = saved(photo(), "TIFF", compression="tiff_lzw")
+    odd = struct.pack("<HHI", 0x0111, 4, 1)
+    with pool() as decoders:
+        with suppress(ImageError):
+            decoders.compress(tiff.replace(odd, struct.pack("<HHI", 0xF00D, 77, 1)), ImageOptions())
+        assert decoders.compress(tiff, ImageOptions()).width == 160
+    assert capfd.readouterr() == ("", "")
+
+
+def test_closing_twice_and_from_several_threads_is_harmless() -> None:
+    """A shutdown may come from two sides."""
+    with pool(2) as decoders:
+        decoders.compress(JPEG, ImageOptions())
+        closers = [threading.Thread(target=decoders.close) for _ in range(3)]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(30)
+    assert not children()
