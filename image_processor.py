@@ -105,7 +105,7 @@ class ImageProcessor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if len(self._in_flight):
             logger.warning("handing back %d images", len(self._in_flight))
-            await self._database.run(image_queue.give_back, self._in_flight.images)
+            await self._database.run(_hand_back, self._in_flight.images)
         self._pipeline.close()
         self._database.close()
 
@@ -169,11 +169,23 @@ def _record(cursor: Cursor, outcomes: list[Outcome]) -> None:
         job_queue.defer_turn(cursor, request_id, 0, due=due)
 
 
+def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
+    image_queue.give_back(cursor, images)
+    _wake(cursor, [image.request_id for image in images])
+
+
 def _sweep(cursor: Cursor) -> None:
     expired = image_queue.give_back_expired(cursor)
+    _wake(cursor, expired)
     restarted = job_queue.restart_idle_requests(cursor)
     if expired or restarted:
-        logger.warning("%d leases expired, %d requests restarted", expired, restarted)
+        logger.warning("%d leases expired, %d requests restarted", len(expired), restarted)
+
+
+def _wake(cursor: Cursor, request_ids: list[str]) -> None:
+    """Queue a turn now, although one may wait for the time of another image's next try."""
+    for request_id in sorted(set(request_ids)):
+        job_queue.defer_turn(cursor, request_id, 0)
 
 
 class WorkerThread:

@@ -303,10 +303,11 @@ def finish_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
     return cursor.fetchone()
 
 
-def give_back_expired(cursor: Cursor) -> int:
-    """Make the images of workers that are gone claimable again; return how many."""
+def give_back_expired(cursor: Cursor) -> list[str]:
+    """Make the images of workers that are gone claimable again; return each one's request."""
     cursor.execute(
         """update images set state = 'pending', lease_until = null, due_at = '-infinity'
-            where state = 'running' and lease_until < now()"""
+            where state = 'running' and lease_until < now()
+        returning request_id"""
     )
-    return cursor.rowcount
+    return [row["request_id"] for row in cursor.fetchall()]
