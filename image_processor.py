@@ -175,11 +175,15 @@ def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
 
 
 def _sweep(cursor: Cursor) -> None:
+    dropped = job_queue.drop_stalled_jobs(cursor)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)
     restarted = job_queue.restart_idle_requests(cursor)
-    if expired or restarted:
-        logger.warning("%d leases expired, %d requests restarted", len(expired), restarted)
+    if dropped or expired or restarted:
+        logger.warning(
+            "%d jobs dropped, %d leases expired, %d requests restarted",
+            *(dropped, len(expired), restarted),
+        )
 
 
 def _wake(cursor: Cursor, request_ids: list[str]) -> None:

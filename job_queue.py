@@ -13,11 +13,9 @@ done stands in our own rows, so a job may run twice, late, or not at all without
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import procrastinate
-from procrastinate.jobs import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,9 +24,10 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "images"
 POLL_SECONDS: Final = 0.5  # scheduled jobs and locked lanes come without a notification
-SWEEP_CRON: Final = "* * * * * */15"
+SWEEP_CRON: Final = "* * * * * */5"
 HEARTBEAT_SECONDS: Final = 10.0
 STALLED_SECONDS: Final = 30.0
+LONGEST_JOB_SECONDS: Final = 120.0  # one that really takes longer may be run twice
 
 IMAGES_PER_LANE: Final = 200
 MAX_LANES: Final = 32  # so many workers can share one request
@@ -37,8 +36,6 @@ MAX_LANES: Final = 32  # so many workers can share one request
 # request does not wait behind a large one. Finishing is short and frees the most: it goes first.
 _FURTHER_LANE: Final = -1
 _FINISH: Final = 1
-
-logger = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
@@ -60,20 +57,20 @@ class Worker(Protocol):
 def build_app(conninfo: str, worker: Worker) -> procrastinate.App:
     """Return the engine's app over the database, its tasks bound to `worker`.
 
-    Errors of a task are retried for ever with a pause: mostly the database was away.
+    The engine retries nothing: where the same job waits already, it could not put the failed one
+    beside it and would never let go of its lock. The sweeper restarts what failed.
     """
     app = procrastinate.App(
         connector=procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=4)
     )
-    again = procrastinate.RetryStrategy(wait=1, linear_wait=2, max_attempts=30)
-    app.task(name="begin", queue=QUEUE, retry=again)(worker.begin)
-    app.task(name="turn", queue=QUEUE, retry=again)(worker.run_turn)
-    app.task(name="finish", queue=QUEUE, retry=again)(worker.finish)
+    app.task(name="begin", queue=QUEUE)(worker.begin)
+    app.task(name="turn", queue=QUEUE)(worker.run_turn)
+    app.task(name="finish", queue=QUEUE)(worker.finish)
 
+    # No lock: one that a dead sweep still held would end all sweeping.
     @app.periodic(cron=SWEEP_CRON)
-    @app.task(name="sweep", queue=QUEUE, queueing_lock="sweep", lock="sweep")
+    @app.task(name="sweep", queue=QUEUE, queueing_lock="sweep")
     async def sweep(timestamp: int) -> None:  # noqa: ARG001  # the engine passes it
-        await drop_stalled_jobs(app)
         await worker.sweep()
 
     return app
@@ -91,14 +88,6 @@ async def run_worker(app: procrastinate.App, *, concurrency: int, grace_seconds:
         update_heartbeat_interval=HEARTBEAT_SECONDS,
         stalled_worker_timeout=STALLED_SECONDS,
     )
-
-
-async def drop_stalled_jobs(app: procrastinate.App) -> None:
-    """Delete jobs whose worker is gone; the sweeper starts anew what our rows still need."""
-    jobs = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS)
-    for job in jobs:
-        logger.warning("dropping job %s of a worker that is gone", job.call_string)
-        await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
 
 
 def count_lanes(images: int) -> int:
@@ -156,6 +145,26 @@ def _defer(
             "id": args["request_id"],
         },
     )
+
+
+def drop_stalled_jobs(cursor: Cursor) -> int:
+    """Delete jobs that nobody runs any more; return how many.
+
+    Their worker is gone, or it lives but could not write that they ended. What our rows still
+    need is started anew by `restart_idle_requests`.
+    """
+    cursor.execute(
+        """delete from procrastinate_jobs j
+            where status = 'doing'
+              and not (exists (select from procrastinate_workers w
+                                where w.id = j.worker_id
+                                  and w.last_heartbeat > now() - make_interval(secs => %s))
+                   and exists (select from procrastinate_events e
+                                where e.job_id = j.id and e.type = 'started'
+                                  and e.at > now() - make_interval(secs => %s)))""",
+        (STALLED_SECONDS, LONGEST_JOB_SECONDS),
+    )
+    return cursor.rowcount
 
 
 def restart_idle_requests(cursor: Cursor) -> int:

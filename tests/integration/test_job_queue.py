@@ -1,0 +1,514 @@
+"""The engine's jobs: deferred with our rows, one of a kind, in a fair order, and really run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import job_queue
+from job_queue import (
+    MAX_LANES,
+    build_app,
+    count_lanes,
+    defer_begin,
+    defer_finish,
+    defer_turn,
+    drop_stalled_jobs,
+    restart_idle_requests,
+    run_worker,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from database_helper import Cursor, Database
+
+PATIENCE_SECONDS = 20.0
+SOON = datetime(2041, 1, 1, tzinfo=UTC)
+LATER = SOON + timedelta(hours=1)
+
+
+@pytest.fixture
+def database(clean_database: Database) -> Database:
+    """Give a database with the schema and no rows."""
+    return clean_database
+
+
+def _request(database: Database, **columns: Any) -> str:
+    """Insert a request that is processing three images, or with the columns given."""
+    values = {
+        "id": uuid.uuid4().hex,
+        "status": "processing",
+        "options": json.dumps({"priority": columns.pop("priority", "normal")}),
+        "columns": [],
+        "images": 3,
+    } | columns
+    with database.transaction() as cursor:
+        cursor.execute(
+            f"insert into requests ({', '.join(values)}) values %s",  # noqa: S608  # our own names
+            (tuple(values.values()),),
+        )
+    return str(values["id"])
+
+
+def _image(database: Database, request_id: str, state: str, due_at: str = "-infinity") -> None:
+    with database.transaction() as cursor:
+        cursor.execute(
+            """insert into images (request_id, n, row, position, input_url, state, due_at)
+               values (%s, 1, 1, 1, 'http://a/', %s, %s)""",
+            (request_id, state, due_at),
+        )
+
+
+def _defer(database: Database, defer: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    with database.transaction() as cursor:
+        defer(cursor, *args, **kwargs)
+
+
+def _jobs(database: Database) -> list[dict[str, Any]]:
+    """Return the jobs in the order in which the engine takes them."""
+    with database.transaction() as cursor:
+        cursor.execute("select * from procrastinate_jobs order by priority desc, id")
+        return [dict(row) for row in cursor.fetchall()]
+
+
+def _set_running(database: Database, *, heartbeat: str = "0 s", started: str = "0 s") -> None:
+    """Let every job be run by a worker whose heartbeat, and whose job's start, is so old."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            """insert into procrastinate_workers (last_heartbeat)
+               values (now() - %s::interval) returning id""",
+            (heartbeat,),
+        )
+        worker = cursor.fetchone()
+        assert worker
+        cursor.execute(
+            "update procrastinate_jobs set status = 'doing', worker_id = %s", (worker["id"],)
+        )
+        cursor.execute(
+            "update procrastinate_events set at = now() - %s::interval where type = 'started'",
+            (started,),
+        )
+
+
+def _sweep(database: Database) -> tuple[int, int]:
+    """Drop and restart; return how many of each."""
+    with database.transaction() as cursor:
+        return drop_stalled_jobs(cursor), restart_idle_requests(cursor)
+
+
+# --- Deferring -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("defer", "task", "args"),
+    [
+        (defer_begin, "begin", {}),
+        (lambda cursor, request_id: defer_turn(cursor, request_id, 2), "turn", {"lane": 2}),
+        (defer_finish, "finish", {}),
+    ],
+)
+def test_a_job_is_deferred_with_the_caller_s_rows(
+    database: Database, defer: Callable[[Cursor, str], None], task: str, args: dict[str, Any]
+) -> None:
+    """It is there when the transaction commits, and was never there when it doesn't."""
+    request_id = _request(database)
+    with suppress(ArithmeticError), database.transaction() as cursor:
+        defer(cursor, request_id)
+        raise ArithmeticError
+    assert _jobs(database) == []
+    _defer(database, defer, request_id)
+    (job,) = _jobs(database)
+    assert (job["task_name"], job["status"], job["scheduled_at"]) == (task, "todo", None)
+    assert job["args"] == {"request_id": request_id} | args
+    assert job["lock"] == job["queueing_lock"]
+
+
+def test_a_job_of_no_request_is_not_deferred(database: Database) -> None:
+    """A request that was deleted meanwhile needs no work."""
+    _defer(database, defer_turn, "ab" * 16, 0)
+    assert _jobs(database) == []
+
+
+@pytest.mark.parametrize(
+    ("dues", "expected"),
+    [
+        ((None, None), None),
+        ((LATER, SOON), SOON),
+        ((SOON, LATER), SOON),
+        ((SOON, None), None),
+        ((None, SOON), None),
+    ],
+)
+def test_the_same_job_waits_once_and_is_brought_forward(
+    database: Database, dues: tuple[datetime | None, ...], expected: datetime | None
+) -> None:
+    """A second turn of a lane joins the one that waits; the earlier time holds."""
+    request_id = _request(database)
+    for due in dues:
+        _defer(database, defer_turn, request_id, 0, due=due)
+    (job,) = _jobs(database)
+    assert job["scheduled_at"] == expected
+
+
+def test_different_lanes_and_requests_wait_side_by_side(database: Database) -> None:
+    """Only the same step of the same request is the same job."""
+    one, two = _request(database), _request(database)
+    for request_id in (one, two):
+        _defer(database, defer_begin, request_id)
+        _defer(database, defer_turn, request_id, 0)
+        _defer(database, defer_turn, request_id, 1)
+    assert len(_jobs(database)) == 6
+
+
+def test_a_job_may_wait_while_the_same_one_runs(database: Database) -> None:
+    """What is deferred during a turn runs after it."""
+    request_id = _request(database)
+    _defer(database, defer_turn, request_id, 0)
+    _set_running(database)
+    _defer(database, defer_turn, request_id, 0)
+    assert Counter(job["status"] for job in _jobs(database)) == {"doing": 1, "todo": 1}
+
+
+def test_jobs_are_taken_in_a_fair_order(database: Database) -> None:
+    """High before normal before low; within each the CSVs, then each request's first lane, then
+    the further lanes of the large ones.
+    """
+    large, small = _request(database), _request(database)
+    low, high = _request(database, priority="low"), _request(database, priority="high")
+    for lane in range(3):
+        _defer(database, defer_turn, large, lane)
+    _defer(database, defer_turn, low, 0)
+    _defer(database, defer_begin, small)
+    _defer(database, defer_finish, large)
+    _defer(database, defer_turn, high, 1)
+    _defer(database, defer_turn, high, 0)
+    order = [
+        (job["args"]["request_id"], job["task_name"], job["args"].get("lane"))
+        for job in _jobs(database)
+    ]
+    assert order == [
+        (high, "turn", 0),
+        (high, "turn", 1),
+        (large, "finish", None),
+        (large, "turn", 0),
+        (small, "begin", None),
+        (large, "turn", 1),
+        (large, "turn", 2),
+        (low, "turn", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "lanes"), [(1, 1), (399, 1), (400, 2), (1000, 5), (10**6, MAX_LANES)]
+)
+def test_large_requests_have_more_lanes(images: int, lanes: int) -> None:
+    """A small request needs one turn at a time, a large one keeps several workers busy."""
+    assert count_lanes(images) == lanes
+
+
+# --- The sweeper's look ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "image", "task"),
+    [
+        ({"status": "pending"}, None, "begin"),
+        ({}, ("pending", "-infinity"), "turn"),
+        ({}, ("pending", "2041-01-01"), "turn"),
+        ({"succeeded": 1, "failed": 1, "cancelled": 1}, None, "finish"),
+        ({"status": "cancelling", "cancelled": 3}, None, "finish"),
+        ({}, ("running", "-infinity"), None),
+        ({}, ("pending", "infinity"), None),
+        ({"status": "completed", "succeeded": 3, "finished_at": SOON}, None, None),
+        ({"status": "completed", "finished_at": SOON}, ("pending", "-infinity"), None),
+    ],
+)
+def test_an_idle_request_gets_its_next_step(
+    database: Database, columns: dict[str, Any], image: tuple[str, str] | None, task: str | None
+) -> None:
+    """What follows from the rows is queued again, once; what nothing follows from is left."""
+    request_id = _request(database, **columns)
+    if image:
+        _image(database, request_id, *image)
+    expected = [task] if task else []
+    assert _sweep(database) == (0, len(expected))
+    assert _sweep(database) == (0, 0)
+    jobs = _jobs(database)
+    assert [job["task_name"] for job in jobs] == expected
+    assert all(job["args"]["request_id"] == request_id for job in jobs)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_request_with_a_job_is_not_restarted(database: Database, *, is_running: bool) -> None:
+    """What waits or runs is on its way."""
+    request_id = _request(database, status="pending")
+    _defer(database, defer_turn, request_id, 0, due=None if is_running else LATER)
+    if is_running:
+        _set_running(database)
+    assert _sweep(database) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("age", "is_dropped"),
+    [
+        ({}, False),
+        ({"heartbeat": "20 s", "started": "100 s"}, False),
+        ({"heartbeat": "31 s"}, True),
+        ({"started": "121 s"}, True),
+    ],
+)
+def test_a_job_that_nobody_runs_is_dropped(
+    database: Database, age: dict[str, str], *, is_dropped: bool
+) -> None:
+    """A dead worker's job and one whose end could not be written make way for the next."""
+    request_id = _request(database, status="pending")
+    _defer(database, defer_begin, request_id)
+    _set_running(database, **age)
+    assert _sweep(database) == (int(is_dropped), int(is_dropped))
+    assert [job["status"] for job in _jobs(database)] == ["todo" if is_dropped else "doing"]
+
+
+def test_a_job_whose_worker_is_forgotten_is_dropped(database: Database) -> None:
+    """A worker that unregistered, or was pruned, runs nothing."""
+    request_id = _request(database, status="pending")
+    _defer(database, defer_begin, request_id)
+    _set_running(database)
+    with database.transaction() as cursor:
+        cursor.execute("delete from procrastinate_workers")
+    assert _sweep(database) == (1, 1)
+
+
+def test_a_job_that_waits_is_not_dropped(database: Database) -> None:
+    """Only running jobs can be stalled."""
+    _defer(database, defer_turn, _request(database), 0, due=LATER)
+    assert _sweep(database) == (0, 0)
+
+
+def test_two_sweepers_restart_a_request_once(database: Database) -> None:
+    """Every worker sweeps when it starts; they don't wait for each other's rows."""
+    _request(database, status="pending")
+    with database.transaction() as one, database.transaction() as two:
+        assert restart_idle_requests(one) == 1
+        assert restart_idle_requests(two) == 0
+    assert len(_jobs(database)) == 1
+
+
+# --- The engine ------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A worker that notes what the engine calls; `troubles` are raised first."""
+
+    def __init__(self, database: Database, *troubles: Exception) -> None:
+        self.database = database
+        self.calls: list[tuple[Any, ...]] = []
+        self.troubles = list(troubles)
+        self.release = asyncio.Event()
+        self.release.set()
+        self._changed = asyncio.Condition()
+
+    async def begin(self, request_id: str) -> None:
+        """Note a first step."""
+        await self._note("begin", request_id)
+
+    async def run_turn(self, request_id: str, lane: int) -> None:
+        """Note a turn."""
+        await self._note("turn", request_id, lane)
+
+    async def finish(self, request_id: str) -> None:
+        """Note an end."""
+        await self._note("finish", request_id)
+
+    async def sweep(self) -> None:
+        """Sweep, and note it."""
+        await asyncio.to_thread(_sweep, self.database)
+        await self._add("sweep")
+
+    async def called(self, call: tuple[Any, ...], times: int = 1) -> None:
+        """Wait for a call."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.calls.count(call) >= times)
+
+    async def _add(self, *call: Any) -> None:
+        async with self._changed:
+            self.calls.append(call)
+            self._changed.notify_all()
+
+    async def _note(self, *call: Any) -> None:
+        await self._add(*call)
+        if self.troubles:
+            raise self.troubles.pop(0)
+        await self.release.wait()
+        await self._add(*call, "ended")
+
+
+def _with_engine(
+    database: Database,
+    test: Callable[[Recorder], Coroutine[None, None, None]],
+    *troubles: Exception,
+    grace_seconds: float = 5,
+) -> Recorder:
+    """Run the engine on a recorder until `test` is through, and stop it as the worker does."""
+
+    async def run() -> Recorder:
+        recorder = Recorder(database, *troubles)
+        app = build_app(database.conninfo, recorder)
+        async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
+            engine = asyncio.create_task(
+                run_worker(app, concurrency=2, grace_seconds=grace_seconds)
+            )
+            await test(recorder)
+            engine.cancel()
+            await asyncio.gather(engine, return_exceptions=True)
+        return recorder
+
+    return asyncio.run(run())
+
+
+def test_the_engine_runs_what_was_deferred(database: Database) -> None:
+    """Jobs from before its start and from during its run reach the worker, and are gone then."""
+    one, two = _request(database), _request(database)
+    _defer(database, defer_begin, one)
+    _defer(database, defer_turn, one, 3)
+
+    async def test(recorder: Recorder) -> None:
+        await recorder.called(("begin", one, "ended"))
+        await recorder.called(("turn", one, 3, "ended"))
+        await asyncio.to_thread(_defer, database, defer_finish, two)
+        await recorder.called(("finish", two, "ended"))
+
+    _with_engine(database, test)
+    assert [job for job in _jobs(database) if job["task_name"] != "sweep"] == []
+
+
+def test_a_job_that_waits_for_its_time_runs_then(database: Database) -> None:
+    """A turn that is due in a moment comes without a notification."""
+    request_id = _request(database)
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    _defer(database, defer_turn, request_id, 0, due=soon)
+
+    async def test(recorder: Recorder) -> None:
+        await recorder.called(("turn", request_id, 0, "ended"))
+        assert datetime.now(UTC) >= soon
+
+    _with_engine(database, test)
+
+
+def test_the_same_step_runs_once_at_a_time(database: Database) -> None:
+    """What is queued during a turn waits for its end, with hands free."""
+    request_id = _request(database)
+    _defer(database, defer_turn, request_id, 0)
+    turn = ("turn", request_id, 0)
+
+    async def test(recorder: Recorder) -> None:
+        recorder.release.clear()
+        await recorder.called(turn)
+        await asyncio.to_thread(_defer, database, defer_turn, request_id, 0)
+        await asyncio.to_thread(_defer, database, defer_turn, request_id, 1)
+        await recorder.called(("turn", request_id, 1))
+        assert recorder.calls.count(turn) == 1
+        recorder.release.set()
+        await recorder.called((*turn, "ended"), times=2)
+
+    _with_engine(database, test)
+
+
+def test_a_failed_step_is_swept_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug or a database that was away ends one run of a step; the next sweep starts another,
+    also where the same step was waiting already.
+    """
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+    request_id = _request(database)
+    _image(database, request_id, "pending")
+    _defer(database, defer_turn, request_id, 0)
+    turn = ("turn", request_id, 0)
+
+    async def test(recorder: Recorder) -> None:
+        await recorder.called((*turn, "ended"))
+
+    recorder = _with_engine(database, test, RuntimeError("one"), RuntimeError("two"))
+    assert recorder.calls.count(turn) == 3
+
+
+def test_a_failure_beside_a_waiting_turn_blocks_nothing(database: Database) -> None:
+    """A turn that fails while the next one waits lets go of its lock."""
+    request_id = _request(database)
+    _defer(database, defer_turn, request_id, 0)
+    turn = ("turn", request_id, 0)
+
+    async def test(recorder: Recorder) -> None:
+        recorder.release = _Trap()
+        await recorder.called(turn)
+        await asyncio.to_thread(_defer, database, defer_turn, request_id, 0)
+        recorder.release.set()
+        await recorder.called(turn, times=2)
+
+    _with_engine(database, test)
+
+
+class _Trap(asyncio.Event):
+    """Lets nobody through but with an error."""
+
+    async def wait(self) -> Any:
+        """Wait, and raise."""
+        await super().wait()
+        raise RuntimeError("a bug")
+
+
+def test_sweeping_outlives_a_sweep_that_was_killed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that died while it swept must not be the last that ever did."""
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+
+    async def first_sweep(recorder: Recorder) -> None:
+        await recorder.called(("sweep",))
+
+    _with_engine(database, first_sweep)
+    with database.transaction() as cursor:
+        cursor.execute(
+            """insert into procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
+               values ('images', 'sweep', 'sweep', 'sweep', '{"timestamp": 1}')"""
+        )
+    _set_running(database, heartbeat="1 h")
+    _with_engine(database, first_sweep)
+    assert [job for job in _jobs(database) if job["status"] == "doing"] == []
+
+
+def test_stopping_lets_a_turn_end(database: Database) -> None:
+    """Within the grace a turn goes on; its job is gone after it."""
+    request_id = _request(database)
+    _defer(database, defer_turn, request_id, 0)
+
+    async def test(recorder: Recorder) -> None:
+        recorder.release.clear()
+        await recorder.called(("turn", request_id, 0))
+        asyncio.get_running_loop().call_later(0.2, recorder.release.set)
+
+    recorder = _with_engine(database, test)
+    assert recorder.calls[-1] == ("turn", request_id, 0, "ended")
+    assert [job for job in _jobs(database) if job["task_name"] == "turn"] == []
+
+
+def test_stopping_does_not_wait_beyond_the_grace(database: Database) -> None:
+    """A turn that doesn't end is broken off, and the sweeper starts its request again."""
+    request_id = _request(database)
+    _image(database, request_id, "pending")
+    _defer(database, defer_turn, request_id, 0)
+
+    async def test(recorder: Recorder) -> None:
+        recorder.release.clear()
+        await recorder.called(("turn", request_id, 0))
+
+    recorder = _with_engine(database, test, grace_seconds=0.1)
+    assert ("turn", request_id, 0, "ended") not in recorder.calls
+    _sweep(database)
+    assert [job["status"] for job in _jobs(database) if job["task_name"] == "turn"] == ["todo"]
