@@ -1,0 +1,218 @@
+"""The store on disk: whole files or none, read by range, copies that stay as they are."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from errors import ErrorCode, ImageError
+from image_store import CHUNK_BYTES, ImageStore, image_key, output_csv_key, report_csv_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+ID = "0123456789abcdef" * 2
+KEY = image_key(ID, 1, "jpeg")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    """Give a store in a folder of its own."""
+    return ImageStore(f"file:{tmp_path}")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _read(store: ImageStore, key: str) -> bytes:
+    file = store.find(key)
+    assert file
+    return b"".join(store.read(key, 0, file.size))
+
+
+@pytest.mark.parametrize(
+    ("image_format", "extension"),
+    [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("avif", "avif")],
+)
+def test_keys_are_as_promised(image_format: str, extension: str) -> None:
+    """Images and CSVs lie where the contract says."""
+    assert image_key(ID, 12, image_format) == f"uploads/{ID}/{ID}-12.{extension}"
+    assert output_csv_key(ID) == f"static/{ID}.csv"
+    assert report_csv_key(ID) == f"static/{ID}-report.csv"
+
+
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [
+        (b"image", b"image"),
+        (b"", b""),
+        (iter([b"one ", b"", b"two"]), b"one two"),
+        (iter([]), b""),
+        ((b"x" * 100_000 for _ in range(120)), b"x" * 12_000_000),
+    ],
+)
+def test_what_is_put_is_there(
+    store: ImageStore, tmp_path: Path, data: bytes | Iterable[bytes], stored: bytes
+) -> None:
+    """Bytes and iterables of bytes lie under their key, whole, and nothing lies beside them."""
+    store.put(KEY, data)
+    assert (tmp_path / KEY).read_bytes() == stored == _read(store, KEY)
+    assert _files(tmp_path) == [KEY]
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 130])
+def test_an_iterable_that_raises_leaves_nothing(
+    store: ImageStore, tmp_path: Path, pieces: int
+) -> None:
+    """The error comes through as it is, and neither a file nor a part of one stays."""
+
+    def data() -> Iterator[bytes]:
+        for _ in range(pieces):
+            yield b"x" * 100_000
+        raise ArithmeticError("no more rows")
+
+    with pytest.raises(ArithmeticError, match="no more rows"):
+        store.put(KEY, data())
+    assert _files(tmp_path) == []
+    assert store.find(KEY) is None
+
+
+def test_an_iterable_that_raises_keeps_what_was_there(store: ImageStore, tmp_path: Path) -> None:
+    """A CSV that is written again and fails midway stays the old one."""
+
+    def data() -> Iterator[bytes]:
+        yield b"new"
+        raise ArithmeticError
+
+    store.put(KEY, b"old")
+    with pytest.raises(ArithmeticError):
+        store.put(KEY, data())
+    assert _read(store, KEY) == b"old"
+    assert _files(tmp_path) == [KEY]
+
+
+def test_putting_again_replaces(store: ImageStore) -> None:
+    """The tag tells that the content is another one."""
+    store.put(KEY, b"old")
+    before = store.find(KEY)
+    store.put(KEY, b"newer")
+    after = store.find(KEY)
+    assert before
+    assert after
+    assert (before.key, before.size, after.size) == (KEY, 3, 5)
+    assert before.etag != after.etag
+    assert '"' not in after.etag
+    assert after.modified >= before.modified
+
+
+def test_a_copy_has_a_life_of_its_own(store: ImageStore) -> None:
+    """Overwriting either leaves the other as it was, although the disk shares their bytes."""
+    first, second, third = (image_key(ID, n, "png") for n in (1, 2, 3))
+    store.put(first, b"bytes")
+    store.copy(first, second)
+    store.copy(second, third)
+    store.put(first, b"other")
+    assert [_read(store, key) for key in (first, second, third)] == [b"other", b"bytes", b"bytes"]
+    store.put(third, b"third")
+    store.copy(first, third)
+    assert [_read(store, key) for key in (second, third)] == [b"bytes", b"other"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        *[(0, 1), (5, 5), (3, 9), (CHUNK_BYTES - 1, CHUNK_BYTES + 1)],
+        *[
+            (0, 2 * CHUNK_BYTES),
+            (1, 2 * CHUNK_BYTES + 77),
+            (2 * CHUNK_BYTES + 76, 2 * CHUNK_BYTES + 77),
+        ],
+    ],
+)
+def test_a_range_is_read(store: ImageStore, start: int, end: int) -> None:
+    """From the first byte asked for up to, not including, the last, in pieces of bounded size."""
+    content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
+    store.put(KEY, content)
+    pieces = list(store.read(KEY, start, end))
+    assert b"".join(pieces) == content[start:end]
+    assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
+
+
+@pytest.mark.parametrize("key", [KEY, "static/none.csv", f"uploads/{ID}", "uploads", "static"])
+def test_what_is_not_there_is_not_found(store: ImageStore, key: str) -> None:
+    """A missing key and a folder are no files."""
+    store.put(image_key(ID, 2, "png"), b"another")
+    assert store.find(key) is None
+
+
+def test_a_missing_file_can_be_neither_copied_nor_read(store: ImageStore) -> None:
+    """Whoever uses a key that is gone hears so."""
+    with pytest.raises(FileNotFoundError):
+        store.copy(KEY, image_key(ID, 2, "jpeg"))
+    with pytest.raises(FileNotFoundError):
+        list(store.read(KEY, 0, 10))
+
+
+def test_a_store_that_fails_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
+    """A file in the way of a folder stands for every trouble of a disk; its path is not told."""
+    (tmp_path / "uploads").write_text("in the way")
+    with pytest.raises(ImageError) as caught:
+        store.put(KEY, b"image")
+    assert caught.value.code == ErrorCode.STORAGE_ERROR
+    assert caught.value.is_retryable
+    assert str(tmp_path) not in caught.value.detail
+
+
+@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file:{}/"])
+def test_a_folder_is_named_by_url(tmp_path: Path, form: str) -> None:
+    """Absolute paths are taken with and without slashes before them; the folder is made."""
+    folder = tmp_path / "new folder" / "100%"
+    store = ImageStore(form.format(folder))
+    store.put(KEY, b"image")
+    store.check()
+    assert _files(folder) == [KEY]
+    assert store.describe(KEY) == str(folder / KEY)
+
+
+def test_a_relative_folder_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`file:.` is the default; the folder stays the one of the start."""
+    monkeypatch.chdir(tmp_path)
+    store = ImageStore("file:.")
+    monkeypatch.chdir("/")
+    store.put(KEY, b"image")
+    assert _files(tmp_path) == [KEY]
+
+
+def test_threads_share_a_store(store: ImageStore, tmp_path: Path) -> None:
+    """Many files in one new folder, written at once, are all there."""
+    keys = [image_key(ID, n, "png") for n in range(1, 41)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: store.put(key, key.encode()), keys))
+    assert _files(tmp_path) == sorted(keys)
+    assert all(_read(store, key) == key.encode() for key in keys)
+
+
+def test_readers_never_see_half_a_file(store: ImageStore) -> None:
+    """Who reads while a file is replaced gets the old or the new one, at its full size."""
+    contents = [b"a" * 300_000, b"b" * 200_000]
+    store.put(KEY, contents[0])
+
+    def replace(_: int) -> None:
+        for content in contents * 5:
+            store.put(KEY, content)
+
+    def look(_: int) -> set[int]:
+        files = [store.find(KEY) for _ in range(200)]
+        return {file.size for file in files if file}
+
+    with ThreadPoolExecutor(2) as threads:
+        replaced = threads.submit(replace, 0)
+        sizes = threads.submit(look, 0).result()
+        replaced.result()
+    assert sizes <= {300_000, 200_000}
