@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         message_bytes, body_bytes = decoder_protocol.unpack_header(header, _MAX_INPUT_BYTES)
         message = decoder_protocol.unpack_message(requests.read(message_bytes))
         _allow_processor_time(seconds)
-        _answer(replies, message, _read_body(requests, body_bytes), limits)
+        _answer(replies, message, requests.read(body_bytes), limits)
 
 
 def _silence_libraries() -> None:
@@ -95,13 +95,6 @@ def _allow_processor_time(seconds: float) -> None:
     _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
     if hardest == resource.RLIM_INFINITY or allowed < hardest:
         resource.setrlimit(resource.RLIMIT_CPU, (allowed, hardest))
-
-
-def _read_body(requests: BinaryIO, size: int) -> bytes:
-    body = requests.read(size)
-    if len(body) < size:
-        sys.exit()  # the service went away in the middle of a frame
-    return body
 
 
 def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLimits) -> None:

@@ -16,7 +16,6 @@ from PIL import Image, ImageChops, ImageCms
 _LARGEST_PROFILE_BYTES = 4 * 1024 * 1024  # the largest CMYK profiles in use have 3 MiB
 _SAME_COLOUR_LEVELS = 3  # of 255: profiles that call themselves sRGB round this differently
 _SRGB_GAMMA = 1 / 2.2
-_COLOUR_SPACES = {"RGB": b"RGB ", "CMYK": b"CMYK", "L": b"GRAY"}
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 
@@ -108,7 +107,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     Whether a profile is sRGB is judged by what it does to a few colours: there are hundreds of
     such profiles, and the names in them can't be relied on.
     """
-    if profile[16:20] != _COLOUR_SPACES.get(mode) or len(profile) > _LARGEST_PROFILE_BYTES:
+    if len(profile) > _LARGEST_PROFILE_BYTES:
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -558,8 +559,9 @@ def test_a_still_format_shows_the_first_frame(name: str) -> None:
 def test_the_still_picture_before_an_animation_is_no_frame() -> None:
     """A PNG may carry a picture for programs that show no animation."""
     data = animation("PNG", frames=4, default_image=True)
-    image = squeezed(data, format=OutputFormat.WEBP)
-    assert getattr(opened(image.data), "n_frames", 1) == 3
+    frames = shown(squeezed(data, format=OutputFormat.WEBP).data)
+    for (pixel, _), index in zip(frames, (1, 2, 3), strict=True):
+        assert_close(pixel, (index * 40, 255 - index * 40, 90), 20)
 
 
 def test_a_hole_in_a_smaller_gif_stays() -> None:
@@ -591,12 +593,16 @@ def test_lossless_webp_stays_lossless() -> None:
 
 def test_a_still_gif_is_packed_anew_without_losing_a_colour() -> None:
     """Pillow's packing is better than many, and every pixel is compared."""
-    loose = saved(photo().quantize(32), "GIF", optimize=False, interlace=1)
-    at = loose.index(b",\0\0\0\0")
-    unpacked = loose[:at] + b"!\xfe\x08" + b"comment!" + b"\0" + loose[at:]
-    image = squeezed(unpacked)
-    assert len(image.data) < len(unpacked)
-    assert difference(image.data, unpacked) == 0
+    picture = Image.new("P", (40, 40), 7)
+    picture.putpalette([*range(256)] * 3)
+    picture.paste(200, (10, 10, 30, 30))
+    for settings in ({}, {"transparency": 200}):
+        data = saved(picture, "GIF", optimize=False, palette=picture.getpalette(), **settings)
+        image = squeezed(data)
+        assert image.quality == "lossless"
+        assert len(image.data) < len(data) - 700
+        assert colour(image.data, 0.1, 0.1) == colour(data, 0.1, 0.1)
+        assert colour(image.data, 0.5, 0.5) == colour(data, 0.5, 0.5)
 
 
 # Everything goes, and always the same way
@@ -656,6 +662,17 @@ def test_a_png_or_gif_with_too_few_pixels_is_cut_short() -> None:
         assert error_code(data, **options) == "truncated"
     gif = saved(photo(16, 16, "L"), "GIF")
     assert error_code(gif.replace(b"\x10\0\x10\0", b"\x10\0\x40\0")) == "truncated"
+
+
+def test_every_frame_of_an_animated_png_has_to_be_whole() -> None:
+    """Packing the file tighter doesn't pass over what only players would look at."""
+    data = animation("PNG")
+    at = data.rindex(b"fdAT")
+    (size,) = struct.unpack(">I", data[at - 4 : at])
+    short = png_chunk(b"fdAT", data[at + 4 : at + 8] + zlib.compress(bytes(20)))
+    assert error_code(data[: at - 4] + short + data[at + size + 8 :]) == "truncated"
+    unordered = png_chunk(b"fdAT", b"\0\0\0\x63" + data[at + 8 : at + size + 4])
+    assert error_code(data[: at - 4] + unordered + data[at + size + 8 :]) == "decode_error"
 
 
 def test_damage_is_not_truncation() -> None:

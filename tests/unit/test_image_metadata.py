@@ -161,6 +161,37 @@ def test_drops_what_hides_behind_known_names() -> None:
     assert strip(SourceFormat.GIF, hidden, keep_profile=False) == data
 
 
+def test_what_belonged_to_a_text_goes_with_it() -> None:
+    """A control block that was meant for a text must not reach the next frame."""
+    data = animation("GIF")
+    at = data.index(b"!\xf9")
+    text = b"!\xf9\x04\x0d\x63\0\1\0" + b"!\x01\x0c" + bytes(13)
+    assert strip(SourceFormat.GIF, data[:at] + text + data[at + 8 :], keep_profile=False) == (
+        data[:at] + data[at + 8 :]
+    )
+
+
+def test_an_avif_without_its_pixels_is_cut_short() -> None:
+    """A cut between two boxes is seen by what the directory promises."""
+    data = saved(photo(), "AVIF")
+    with pytest.raises(ImageError) as caught:
+        survey(SourceFormat.AVIF, data[: data.index(b"mdat") - 4], 9)
+    assert caught.value.code == "truncated"
+
+
+def test_drops_what_hides_inside_the_frames_of_a_webp() -> None:
+    """Frames have chunks of their own."""
+    data = animation("WEBP")
+    at = data.index(b"ANMF")
+    (size,) = struct.unpack("<I", data[at + 4 : at + 8])
+    hidden = b"NOTE" + struct.pack("<I", len(SECRET)) + SECRET
+    frame = data[at + 8 : at + 8 + size] + hidden
+    body = data[8:at] + b"ANMF" + struct.pack("<I", len(frame)) + frame + data[at + 8 + size :]
+    assert strip(
+        SourceFormat.WEBP, b"RIFF" + struct.pack("<I", len(body)) + body, keep_profile=False
+    ) == strip(SourceFormat.WEBP, data, keep_profile=False)
+
+
 def test_blanks_private_boxes_of_an_avif() -> None:
     """A box of unknown purpose keeps its place and loses its content."""
     data = saved(photo(), "AVIF")
