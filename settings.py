@@ -148,7 +148,8 @@ class Settings(BaseSettings):
     @property
     def sources(self) -> frozenset[str]:
         """The `host:port` that may be fetched although their address is not public."""
-        own = {self._authority, f"localhost:{self.port}"} if self.is_loopback else set()
+        has_own = self.is_loopback and self.port  # port 0 is none until one is bound
+        own = {self._authority, f"localhost:{self.port}"} if has_own else set()
         return self.allowed_sources | own
 
     def with_port(self, port: int) -> Settings:
