@@ -21,7 +21,7 @@ import decoder_protocol
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from image_compressor import ImageLimits
+    from codec.image_compressor import ImageLimits
 
 _PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
 _START_SECONDS = 60.0

@@ -12,11 +12,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import decoder_protocol
+from codec.image_compressor import CompressedImage, ImageLimits
+from codec.image_encoder import TargetFormat
 from decoder_handle import Decoder, DecoderLostError, crash
 from decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError, ServiceError
-from image_compressor import CompressedImage, ImageLimits
-from image_encoder import TargetFormat
 
 if TYPE_CHECKING:
     from request_options import ImageOptions
@@ -192,7 +192,7 @@ def _read_reply(
 
 
 def _is_quality(text: str) -> bool:
-    return text in {"lossless", "original"} or (
+    return text in {"lossless", "palette", "original"} or (
         text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= 100
     )
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 import decoder_protocol
+from codec.image_compressor import ImageLimits, compress
 from errors import ImageError
-from image_compressor import ImageLimits, compress
 from request_options import ImageOptions, OutputFormat
 
 if TYPE_CHECKING:

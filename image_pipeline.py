@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 import image_queue
 from address_policy import AddressPolicy, parse_source_url
 from byte_budget import ByteBudget
+from codec.image_compressor import ImageLimits
 from decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
-from image_compressor import ImageLimits
 from image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
 from image_store import image_key
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from async_database import AsyncDatabase
-    from image_compressor import CompressedImage
+    from codec.image_compressor import CompressedImage
     from image_store import ImageStore
     from request_options import ImageOptions
     from settings import Settings

@@ -101,7 +101,7 @@ create table if not exists images (
     width integer,
     height integer,
     format text,                            -- jpeg, png, webp, gif, avif: tells the file's extension
-    quality text,                           -- 1 to 100, lossless, or original
+    quality text,                           -- 1 to 100, lossless, palette, or original
     sha256 text,                            -- of the output file, hex
     etag text,                              -- the origin's validators, for a later request
     last_modified text,

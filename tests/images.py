@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from image_compressor import CompressedImage, ImageLimits, compress
+from codec.image_compressor import CompressedImage, ImageLimits, compress
 from request_options import ImageOptions
 
 LIMITS = ImageLimits(max_pixels=2_000_000, max_frames=20)

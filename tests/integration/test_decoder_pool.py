@@ -21,9 +21,9 @@ from PIL import Image
 import decoder_handle
 import decoder_pool
 import decoder_protocol
+from codec.image_compressor import ImageLimits, compress
 from decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ImageError
-from image_compressor import ImageLimits, compress
 from request_options import Effort, ImageOptions, OutputFormat
 from tests.images import LIMITS, opened, photo, saved
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
+from codec.image_compressor import ImageLimits
 from errors import ImageError
-from image_compressor import ImageLimits
 from request_options import Effort, OutputFormat
 from tests.images import (
     ADOBE_RGB,
@@ -591,6 +591,12 @@ def test_lossless_webp_stays_lossless() -> None:
     assert squeezed(data, format=OutputFormat.WEBP).quality.isdigit()
 
 
+def test_a_smaller_gif_has_a_palette_for_its_quality() -> None:
+    """A GIF made anew has a palette of its own, which no number tells the quality of."""
+    data = saved(photo(64, 48), "GIF")
+    assert compress(data, ImageOptions(max_width=32), LIMITS).quality == "palette"
+
+
 def test_a_still_gif_is_packed_anew_without_losing_a_colour() -> None:
     """Pillow's packing is better than many, and every pixel is compared."""
     picture = Image.new("P", (40, 40), 7)
@@ -741,7 +747,7 @@ def test_running_out_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> 
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("image_loader.load", no_memory)
+    monkeypatch.setattr("codec.image_loader.load", no_memory)
     assert error_code(saved(photo(), "JPEG")) == "too_many_pixels"
 
 

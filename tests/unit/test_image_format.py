@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from codec.image_format import SourceFormat, identify
 from errors import ImageError
-from image_format import SourceFormat, identify
 from tests.images import photo, saved
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import PngImagePlugin
 
-import container_png
+from codec import container_png
+from codec.image_format import SourceFormat
+from codec.image_metadata import strip, survey
 from errors import ImageError
-from image_format import SourceFormat
-from image_metadata import strip, survey
 from tests.images import ADOBE_RGB, SECRET, animation, exif, opened, photo, png, png_chunk, saved
 
 STORED = [SourceFormat(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF")]

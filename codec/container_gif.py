@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from container_structure import Part, Structure, broken, count_frame, cut_short
+from codec.container_structure import Part, Structure, broken, count_frame, cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from container_structure import Part, Structure, broken, count_frame, cut_short, orientation_tiff
+from codec.container_structure import (
+    Part,
+    Structure,
+    broken,
+    count_frame,
+    cut_short,
+    orientation_tiff,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

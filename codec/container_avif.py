@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from container_structure import Structure, broken, cut_short
+from codec.container_structure import Structure, broken, cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from errors import ErrorCode, ImageError
 from request_options import Effort
 
 if TYPE_CHECKING:
-    from image_loader import Picture
+    from codec.image_loader import Picture
 
 
 class TargetFormat(StrEnum):

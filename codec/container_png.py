@@ -6,8 +6,15 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from container_structure import Part, Structure, broken, count_frame, cut_short, orientation_tiff
-from image_format import unsupported
+from codec.container_structure import (
+    Part,
+    Structure,
+    broken,
+    count_frame,
+    cut_short,
+    orientation_tiff,
+)
+from codec.image_format import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,11 +26,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-import container_png
-import image_colour
-from container_structure import Structure, cut_short
+from codec import container_png, image_colour
+from codec.container_structure import Structure, cut_short
+from codec.image_format import SourceFormat, unsupported
 from errors import ErrorCode, ImageError
-from image_format import SourceFormat, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,13 +6,9 @@ Owns the two questions for every format that is stored; the walks that answer th
 
 from __future__ import annotations
 
-import container_avif
-import container_gif
-import container_jpeg
-import container_png
-import container_webp
-from container_structure import Structure
-from image_format import SourceFormat
+from codec import container_avif, container_gif, container_jpeg, container_png, container_webp
+from codec.container_structure import Structure
+from codec.image_format import SourceFormat
 
 
 def survey(source_format: SourceFormat, data: bytes, max_frames: int) -> Structure:

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING
 
 import oxipng
 
-import image_encoder
-import image_loader
-import image_metadata
+from codec import image_encoder, image_loader, image_metadata
+from codec.image_encoder import TargetFormat
+from codec.image_format import SourceFormat, identify
 from errors import ErrorCode, ImageError
-from image_encoder import TargetFormat
-from image_format import SourceFormat, identify
 from request_options import OutputFormat
 
 if TYPE_CHECKING:
-    from image_loader import Picture, Source
+    from codec.image_loader import Picture, Source
     from request_options import Effort, ImageOptions
 
 # `auto`: qualities at which photos of each format look about the same.
@@ -49,7 +47,11 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class CompressedImage:
-    """An image to store. `quality` is a number, `lossless`, or `original`: the input's pixels."""
+    """An image to store.
+
+    `quality` is a number, `lossless`, `palette` (a GIF made anew, 256 colours), or `original`: the
+    input's pixels.
+    """
 
     data: bytes
     format: str
@@ -76,6 +78,8 @@ class _Recipe:
             picture, self.target, quality, self.effort, is_lossless=self.is_lossless
         )
         said = "lossless" if self.is_lossless else str(quality)
+        if self.target is TargetFormat.GIF:
+            said = "palette"
         return CompressedImage(data, self.target, *picture.size, said)
 
 
