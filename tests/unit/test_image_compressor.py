@@ -594,7 +594,7 @@ def test_lossless_webp_stays_lossless() -> None:
 def test_a_smaller_gif_has_a_palette_for_its_quality() -> None:
     """A GIF made anew has a palette of its own, which no number tells the quality of."""
     data = saved(photo(64, 48), "GIF")
-    assert compress(data, ImageOptions(max_width=32), LIMITS).quality == "palette"
+    assert squeezed(data, max_width=32).quality == "palette"
 
 
 def test_a_still_gif_is_packed_anew_without_losing_a_colour() -> None:
