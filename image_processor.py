@@ -11,6 +11,8 @@ import argparse
 import asyncio
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
@@ -27,7 +29,6 @@ from service_process import service_process
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
     from database_helper import Cursor, Database
     from image_queue import ClaimedImage, Outcome
@@ -54,6 +55,8 @@ class ImageProcessor:
         self._write_outputs = partial(write_outputs, database, store, settings.base_url)
         self._recorder = OutcomeRecorder(self._write_outcomes)
         self._in_flight = InFlight()
+        self._finishers = ThreadPoolExecutor(TURNS, "finish")
+        self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
@@ -81,7 +84,8 @@ class ImageProcessor:
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
-        await asyncio.to_thread(self._write_outputs, request_id)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._finishers, self._write_outputs, request_id)
 
     async def sweep(self) -> None:
         """Give back what dead workers held, and restart requests that nobody works on."""
@@ -96,6 +100,8 @@ class ImageProcessor:
     async def drain(self) -> None:
         """Begin no image more; return when those under way are recorded."""
         self._is_draining = True
+        if self._claims:
+            await asyncio.wait(self._claims)
         await self._in_flight.wait_empty()
 
     async def close(self) -> None:
@@ -104,16 +110,28 @@ class ImageProcessor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if len(self._in_flight):
-            logger.warning("handing back %d images", len(self._in_flight))
-            await self._database.run(_hand_back, self._in_flight.images)
+            await self._hand_back()
         self._pipeline.close()
+        self._finishers.shutdown(wait=False, cancel_futures=True)
         self._database.close()
+
+    async def _hand_back(self) -> None:
+        logger.warning("handing back %d images", len(self._in_flight))
+        try:
+            await self._database.run(_hand_back, self._in_flight.images)
+        except DatabaseUnavailableError as error:
+            logger.warning("their leases end by themselves: %s", error)
 
     async def _claim(self, request_id: str, options: ImageOptions) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
         room = await self._in_flight.room(request_id)
+        if self._is_draining:
+            return False
+        claim = asyncio.create_task(self._claim_now(request_id, options, min(room, CLAIM_BATCH)))
+        self._claims.add(claim)
+        claim.add_done_callback(self._claims.discard)
         # Shielded: what is claimed must be started, even if the turn's time is over meanwhile.
-        return await asyncio.shield(self._claim_now(request_id, options, min(room, CLAIM_BATCH)))
+        return await asyncio.shield(claim)
 
     async def _claim_now(self, request_id: str, options: ImageOptions, limit: int) -> bool:
         images = await self._database.run(
@@ -228,37 +246,36 @@ class WorkerThread:
         upkeep = asyncio.create_task(processor.record_and_renew())
         engine = asyncio.create_task(self._run_engine(processor))
         await self._stop.wait()
+        engine.cancel()  # no further turn; those under way end
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):
                 await processor.drain()
+                await asyncio.wait([engine])
         except TimeoutError:
-            logger.warning("some images took longer than SHUTDOWN_SECONDS")
-        await _end(engine)
-        await _end(upkeep)
+            logger.warning("some work took longer than SHUTDOWN_SECONDS")
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
         await processor.close()
 
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
-        while True:
+        while not self._stop.is_set():
             app = job_queue.build_app(self._database.conninfo, processor)
             try:
                 async with app.open_async():
                     await processor.sweep()
                     pause = RESTART_SECONDS
+                    # Half of the time: the other is for the engine to write that jobs ended.
                     await job_queue.run_worker(
-                        app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds
+                        app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds / 2
                     )
                 reason = "it lost its connection"
             except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
                 reason = str(error).strip().partition("\n")[0]
             logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
-
-
-async def _end(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -66,7 +67,8 @@ class ServiceProcess:
 def service_process() -> Iterator[ServiceProcess]:
     """Read the settings and open database and store; close them at the end.
 
-    What can't be ends the process with a line that names it.
+    What can't be ends the process with a line that names it. The end of the block ends it too,
+    with success and at once: threads may be in downloads whose images are handed back already.
     """
     with ExitStack() as stack:
         try:
@@ -75,6 +77,8 @@ def service_process() -> Iterator[ServiceProcess]:
             sys.stderr.write(f"cannot start: {error.detail}\n")
             sys.exit(EXIT_CANNOT_START)
         yield process
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _open(stack: ExitStack) -> ServiceProcess:

@@ -1,0 +1,530 @@
+"""The worker: requests run to their end, whatever happens to it, to others and to PostgreSQL."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+
+import image_pipeline
+import in_flight
+import job_queue
+from csv_validator import ProductRow
+from database_helper import copy_products, insert_request
+from image_processor import WorkerThread
+from image_queue import begin_request, claim_images
+from image_store import ImageStore
+from request_options import RequestOptions, parse_options
+from settings import Settings
+from tests.images import photo, saved
+from tests.origin import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from database_helper import Database
+    from tests.origin import Origin
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 30.0
+JPEG = saved(photo(64, 48), "JPEG", quality=95)
+BUSY = Reply(b"busy", status=503, content_type="text/plain")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten what a test would have to wait for."""
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+    monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(image_pipeline, "POSTPONED_SECONDS", 0.2)
+
+
+class Shop:
+    """A database, a store and an origin, and workers over them."""
+
+    def __init__(self, database: Database, folder: Path, origin: Origin) -> None:
+        self.database = database
+        self.folder = folder
+        self.origin = origin
+        self.store = ImageStore(f"file:{folder}")
+
+    def worker(self, **settings: Any) -> WorkerThread:
+        """Return a worker, to be entered."""
+        values: dict[str, Any] = {
+            "_env_file": None,
+            "compress_processes": 1,
+            "shutdown_seconds": 10,
+            "allowed_sources": self.origin.authority,
+        }
+        return WorkerThread(Settings(**values | settings), self.database, self.store)
+
+    def upload(self, *cells: list[str], **options: str) -> str:
+        """Take in a request with a product for each list of URLs; return its id."""
+        request_id = uuid.uuid4().hex
+        products = [
+            ProductRow(row + 1, f"{row}", f"Lamp {row}", ",".join(urls), None, urls)
+            for row, urls in enumerate(cells, 1)
+        ]
+        parsed: RequestOptions = parse_options(options)
+        with self.database.transaction() as cursor:
+            counts = copy_products(cursor, request_id, products)
+            insert_request(
+                cursor,
+                request_id,
+                options=parsed.to_json(),
+                columns=["Serial Number", "Product Name", "Input Image Urls"],
+                counts=counts,
+                owner=None,
+            )
+            job_queue.defer_begin(cursor, request_id)
+        return request_id
+
+    def serve(self, count: int, **oddities: Any) -> list[str]:
+        """Serve so many images of their own; return their URLs."""
+        start = uuid.uuid4().hex
+        return [
+            self.origin.serve(f"/{start}-{n}.jpg", JPEG, **oddities) for n in range(1, count + 1)
+        ]
+
+    def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Return rows of the database."""
+        with self.database.transaction() as cursor:
+            cursor.execute(statement, values)
+            return [dict(row) for row in cursor.fetchall()]
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """Return a request's row."""
+        return self.query("select * from requests where id = %s", request_id)[0]
+
+    def images(self, request_id: str) -> list[dict[str, Any]]:
+        """Return the rows of a request's images in input order."""
+        return self.query("select * from images where request_id = %s order by n", request_id)
+
+    def states(self, request_id: str) -> list[str]:
+        """Return the states of a request's images in input order."""
+        return [image["state"] for image in self.images(request_id)]
+
+    def finish(self, request_id: str) -> dict[str, Any]:
+        """Wait until a request is finished; return its row."""
+        wait_until(lambda: self.request(request_id)["finished_at"] is not None)
+        return self.request(request_id)
+
+    def wait_for_successes(self, request_id: str, count: int) -> None:
+        """Wait until so many images have succeeded."""
+        wait_until(lambda: self.request(request_id)["succeeded"] >= count)
+
+    def output(self, request_id: str) -> list[list[str]]:
+        """Return the slots of the output CSV, product by product."""
+        text = (self.folder / f"static/{request_id}.csv").read_text()
+        lines = csv.DictReader(io.StringIO(text, newline=""))
+        return [line["Output Image Urls"].split(",") for line in lines]
+
+    def file(self, request_id: str, n: int) -> bytes:
+        """Return an output image."""
+        return (self.folder / f"uploads/{request_id}/{request_id}-{n}.jpg").read_bytes()
+
+    def cut_connections(self) -> None:
+        """End every connection to the database, the engine's too."""
+        self._as_operator(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+        )
+
+    def allow_connections(self, *, allow: bool) -> None:
+        """Let the database take connections, or no more."""
+        self._as_operator(
+            f"update pg_database set datallowconn = {allow} where datname = %s"  # noqa: S608
+        )
+
+    def _as_operator(self, statement: str) -> None:
+        connection = psycopg2.connect(make_dsn(self.database.conninfo, dbname="postgres"))
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, (parse_dsn(self.database.conninfo)["dbname"],))
+        connection.close()
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def shop(clean_database: Database, tmp_path: Path, origin: Origin) -> Iterator[Shop]:
+    """Give a shop whose requests nobody works on yet."""
+    shop = Shop(clean_database, tmp_path, origin)
+    yield shop
+    shop.allow_connections(allow=True)
+
+
+# --- One worker ------------------------------------------------------------------------------
+
+
+def test_a_request_runs_to_its_end(shop: Shop) -> None:
+    """Images are fetched, made smaller and stored; rows, files and CSV agree."""
+    one, two, three = shop.serve(3)
+    with shop.worker():
+        request_id = shop.upload([one, two], [three])
+        row = shop.finish(request_id)
+    assert row["status"] == "completed"
+    assert (row["succeeded"], row["failed"], row["bytes_in"]) == (3, 0, 3 * len(JPEG))
+    images = shop.images(request_id)
+    files = [shop.file(request_id, n) for n in (1, 2, 3)]
+    assert [image["sha256"] for image in images] == [
+        hashlib.sha256(file).hexdigest() for file in files
+    ]
+    assert [image["bytes_out"] for image in images] == [len(file) for file in files]
+    assert row["bytes_out"] == sum(map(len, files)) <= row["bytes_in"]
+    assert {(i["width"], i["height"], i["format"], i["attempts"]) for i in images} == {
+        (64, 48, "jpeg", 1)
+    }
+    base = f"http://127.0.0.1:8000/uploads/{request_id}/{request_id}"
+    assert shop.output(request_id) == [[f"{base}-1.jpg", f"{base}-2.jpg"], [f"{base}-3.jpg"]]
+
+
+def test_one_image_s_failure_touches_no_other(shop: Shop) -> None:
+    """What can't be had fails by itself; its slot stays empty, the rest is there."""
+    good, other = shop.serve(2)
+    urls = [
+        good,
+        shop.origin.url("/missing.jpg"),
+        shop.origin.serve("/page.jpg", b"<html>"),
+        "ftp://shop.example/a.jpg",
+        "http://10.0.0.1/a.jpg",
+        other,
+    ]
+    with shop.worker():
+        request_id = shop.upload(urls)
+        row = shop.finish(request_id)
+    assert row["status"] == "completed_with_errors"
+    codes = {"http_404": 1, "not_an_image": 1, "invalid_url": 1, "blocked_address": 1}
+    assert row["errors_by_code"] == codes
+    assert [bool(slot) for slot in shop.output(request_id)[0]] == [True, *[False] * 4, True]
+
+
+def test_options_reach_the_images(shop: Shop) -> None:
+    """What the upload asked for is what is made, also by a worker that reads it from the row."""
+    with shop.worker():
+        request_id = shop.upload(shop.serve(1), format="webp", max_width="32")
+        shop.finish(request_id)
+    (image,) = shop.images(request_id)
+    assert (image["format"], image["width"], image["height"]) == ("webp", 32, 24)
+
+
+def test_a_url_that_comes_fifty_times_is_fetched_once(shop: Shop) -> None:
+    """Every slot has a file of its own, with the same bytes."""
+    url, other = shop.serve(2)
+    cells = [[url, url], [other], *[[url] for _ in range(48)]]
+    with shop.worker():
+        request_id = shop.upload(*cells)
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"]) == ("completed", 51)
+    assert sorted(shop.origin.counts.values()) == [1, 1]
+    assert {shop.file(request_id, n) for n in range(1, 52)} == {shop.file(request_id, 1)}
+    slots = [slot for cell in shop.output(request_id) for slot in cell]
+    assert len(set(slots)) == len(slots) == 51
+    assert [image["reused"] for image in shop.images(request_id)].count(True) == 49
+
+
+def test_repetitions_of_a_failure_fail_alike(shop: Shop) -> None:
+    """Nothing is tried again for each slot."""
+    url = shop.origin.url("/missing.jpg")
+    with shop.worker():
+        request_id = shop.upload([url] * 5)
+        row = shop.finish(request_id)
+    assert (row["status"], row["errors_by_code"]) == ("failed", {"http_404": 5})
+    assert shop.origin.count("/missing.jpg") == 1
+
+
+def test_a_small_request_that_comes_later_ends_first(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large request leaves room for others."""
+    monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 8)
+    large_urls, small_urls = shop.serve(150, delay=0.1), shop.serve(3)
+    with shop.worker(host_concurrency=4):
+        large = shop.upload(large_urls)
+        wait_until(lambda: shop.request(large)["succeeded"] > 0)
+        small = shop.upload(small_urls)
+        shop.finish(small)
+        assert shop.request(large)["succeeded"] < 100
+        shop.finish(large)
+    assert shop.request(large)["status"] == "completed"
+
+
+# --- Trying again ----------------------------------------------------------------------------
+
+
+def test_a_passing_trouble_is_tried_again(shop: Shop) -> None:
+    """A busy origin is asked again later; the success counts once and the error is forgotten."""
+    url = shop.origin.serve_in_turn("/busy.jpg", BUSY, BUSY, Reply(JPEG))
+    with shop.worker():
+        request_id = shop.upload([url])
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"], row["errors_by_code"]) == ("completed", 1, {})
+    (image,) = shop.images(request_id)
+    assert (image["attempts"], image["error_code"]) == (3, None)
+
+
+def test_a_lasting_trouble_is_tried_so_often(shop: Shop) -> None:
+    """After DOWNLOAD_ATTEMPTS the image has failed."""
+    url = shop.origin.serve_in_turn("/busy.jpg", BUSY)
+    with shop.worker(download_attempts=3):
+        request_id = shop.upload([url])
+        row = shop.finish(request_id)
+    assert (row["status"], row["errors_by_code"]) == ("failed", {"http_503": 1})
+    assert shop.origin.count("/busy.jpg") == 3
+    assert shop.images(request_id)[0]["attempts"] == 3
+
+
+def test_an_origin_is_not_asked_before_its_time(shop: Shop) -> None:
+    """Retry-After goes before our own, shorter pause; other images don't wait for it."""
+    later = Reply(b"", status=429, headers={"Retry-After": "2"})
+    url = shop.origin.serve_in_turn("/limited.jpg", later, Reply(JPEG))
+    with shop.worker():
+        request_id = shop.upload([url, *shop.serve(3)])
+        wait_until(lambda: shop.states(request_id) == ["pending", *["succeeded"] * 3])
+        (waiting,) = shop.query(
+            """select error_code, extract(epoch from due_at - i.now) as seconds
+                 from (select *, now() from images) i where request_id = %s and n = 1""",
+            request_id,
+        )
+        assert waiting["error_code"] == "rate_limited"
+        assert waiting["seconds"] > 0.5
+        assert shop.origin.count("/limited.jpg") == 1
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"]) == ("completed", 4)
+    assert (row["finished_at"] - row["started_at"]).total_seconds() >= 2
+
+
+# --- Other workers ---------------------------------------------------------------------------
+
+
+def test_what_a_dead_worker_held_is_finished(shop: Shop) -> None:
+    """Images that run under an expired lease are swept up by a worker that starts."""
+    request_id = shop.upload(shop.serve(3))
+    with shop.database.transaction() as cursor:
+        begin_request(cursor, request_id)
+        assert claim_images(cursor, request_id, limit=2, lease_seconds=-1)
+        cursor.execute("delete from procrastinate_jobs")  # its jobs were lost, too
+    with shop.worker():
+        assert shop.finish(request_id)["status"] == "completed"
+    assert [image["fence"] for image in shop.images(request_id)] == [2, 2, 1]
+
+
+def test_a_worker_that_is_there_sweeps_up_after_one_that_dies(shop: Shop) -> None:
+    """It needn't be restarted for that, nor wait for a later try of another image."""
+    later = Reply(b"", status=429, headers={"Retry-After": "600"})
+    waits = shop.origin.serve_in_turn("/limited.jpg", later, Reply(JPEG))
+    request_id = shop.upload([*shop.serve(1), waits])
+    with shop.database.transaction() as cursor:
+        begin_request(cursor, request_id)
+        assert claim_images(cursor, request_id, limit=1, lease_seconds=2)
+    with shop.worker():
+        wait_until(lambda: shop.images(request_id)[1]["error_code"] == "rate_limited")
+        wait_until(lambda: shop.states(request_id) == ["succeeded", "pending"])
+
+
+def test_two_workers_share_a_request(shop: Shop) -> None:
+    """Each image is fetched and counted once, whoever takes it."""
+    urls = shop.serve(450, delay=0.01)
+    request_id = shop.upload(urls)
+    with shop.worker(), shop.worker():
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"], row["failed"]) == ("completed", 450, 0)
+    assert set(shop.origin.counts.values()) == {1}
+    assert {image["fence"] for image in shop.images(request_id)} == {1}
+
+
+def test_a_worker_that_slept_past_its_leases_counts_nothing_twice(shop: Shop) -> None:
+    """It may even claim its own images again while the old attempts are still under way."""
+    urls = shop.serve(6, delay=1)
+    with shop.worker(host_concurrency=32):
+        request_id = shop.upload(urls)
+        wait_until(lambda: sum(shop.origin.counts.values()) == 6)
+        with shop.database.transaction() as cursor:
+            cursor.execute("update images set lease_until = now() - interval '1 second'")
+        wait_until(lambda: any(image["fence"] == 2 for image in shop.images(request_id)))
+        row = shop.finish(request_id)
+        again = shop.upload(shop.serve(70))
+        assert shop.finish(again)["succeeded"] == 70
+    assert (row["status"], row["succeeded"]) == ("completed", 6)
+    assert {image["fence"] for image in shop.images(request_id)} == {2}
+
+
+# --- Stopping --------------------------------------------------------------------------------
+
+
+def test_stopping_ends_what_is_under_way_and_begins_nothing(shop: Shop) -> None:
+    """After a stop nothing is running; another worker does the rest, and no image twice."""
+    urls = shop.serve(150, delay=0.05)
+    request_id = shop.upload(urls)
+    with shop.worker():
+        shop.wait_for_successes(request_id, 5)
+    states = shop.states(request_id)
+    assert set(states) == {"succeeded", "pending"}
+    with shop.worker():
+        assert shop.finish(request_id)["succeeded"] == 150
+    assert set(shop.origin.counts.values()) == {1}
+
+
+def test_what_takes_too_long_is_handed_back(shop: Shop) -> None:
+    """After SHUTDOWN_SECONDS images are given back, and a second worker finishes them at once,
+    although the request has another image to wait for.
+    """
+    later = Reply(b"", status=429, headers={"Retry-After": "600"})
+    waits = shop.origin.serve_in_turn("/limited.jpg", later)
+    slow = [shop.origin.serve(f"/slow-{n}.jpg", silent=True) for n in range(3)]
+    request_id = shop.upload([*slow, waits])
+    with shop.worker(shutdown_seconds=0.5):
+        wait_until(lambda: shop.images(request_id)[3]["error_code"] == "rate_limited")
+        wait_until(lambda: sum(shop.origin.counts.values()) == 4)
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 5
+    assert shop.states(request_id) == ["pending"] * 4
+    assert [image["attempts"] for image in shop.images(request_id)] == [0, 0, 0, 1]
+    for n in range(3):
+        shop.origin.serve(f"/slow-{n}.jpg", JPEG)
+    with shop.worker():
+        wait_until(lambda: shop.states(request_id) == [*["succeeded"] * 3, "pending"])
+    assert shop.request(request_id)["succeeded"] == 3
+
+
+def test_a_worker_that_drains_takes_no_turns(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for a slow image it leaves the rest of the request to others, in peace."""
+    monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 2)
+    slow = [shop.origin.serve(f"/slow-{n}.jpg", silent=True) for n in range(6)]
+    request_id = shop.upload(slow)
+    with shop.worker(shutdown_seconds=1):
+        wait_until(lambda: shop.states(request_id).count("running") == 2)
+        before = _last_job(shop)
+    assert shop.states(request_id) == ["pending"] * 6
+    assert _last_job(shop) - before < 10
+
+
+def _last_job(shop: Shop) -> int:
+    number: int = shop.query("select last_value from procrastinate_jobs_id_seq")[0]["last_value"]
+    return number
+
+
+def test_a_claim_under_way_is_not_forgotten(shop: Shop) -> None:
+    """A stop while the database still thinks about a claim leaves nothing running."""
+    request_id = shop.upload(shop.serve(4))
+    blocker = psycopg2.connect(shop.database.conninfo)
+    with shop.worker():
+        wait_until(lambda: shop.query("select from procrastinate_workers"))
+        blocker.cursor().execute("lock table images in exclusive mode")
+        wait_until(
+            lambda: (
+                shop.query(
+                    "select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'images'"
+                )
+                or set(shop.states(request_id)) == {"succeeded"}
+            )
+        )
+        blocker.rollback()
+    blocker.close()
+    assert "running" not in shop.states(request_id)
+    with shop.worker():
+        assert shop.finish(request_id)["succeeded"] == 4
+
+
+def test_a_worker_alone_stops_in_time_although_a_download_hangs(shop: Shop) -> None:
+    """SIGTERM ends the process with 0 within SHUTDOWN_SECONDS, long before the download's end."""
+    request_id = shop.upload([shop.origin.serve("/slow.jpg", silent=True)])
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "image_processor.py")],
+        cwd=shop.folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": shop.database.conninfo,
+            "STORAGE_URL": f"file:{shop.folder}",
+            "ALLOWED_SOURCES": shop.origin.authority,
+            "SHUTDOWN_SECONDS": "0.5",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            wait_until(lambda: shop.origin.count("/slow.jpg"))
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (said, process.returncode) == (b"Working until Ctrl-C\n", 0)
+    assert shop.states(request_id) == ["pending"]
+
+
+# --- Troubles of our own ---------------------------------------------------------------------
+
+
+def test_cut_connections_cost_nothing(shop: Shop) -> None:
+    """Every connection is cut again and again; each image still counts once."""
+    urls = shop.serve(120, delay=0.02)
+    request_id = shop.upload(urls, urls[:30])
+    with shop.worker(host_concurrency=4):
+        for done in (5, 25, 45):
+            shop.wait_for_successes(request_id, done)
+            shop.cut_connections()
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"], row["failed"]) == ("completed", 150, 0)
+    assert row["bytes_in"] == 150 * len(JPEG)
+    assert len({slot for cell in shop.output(request_id) for slot in cell}) == 150
+
+
+def test_a_database_that_goes_away_is_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost while no connection can be made, and the work goes on by itself."""
+    urls = shop.serve(60, delay=0.02)
+    request_id = shop.upload(urls)
+    with shop.worker(host_concurrency=4):
+        shop.wait_for_successes(request_id, 5)
+        shop.allow_connections(allow=False)
+        shop.cut_connections()
+        fetched = sum(shop.origin.counts.values())
+        wait_until(lambda: sum(shop.origin.counts.values()) >= min(60, fetched + 3))
+        shop.allow_connections(allow=True)
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"]) == ("completed", 60)
+
+
+def test_a_worker_can_stop_without_the_database(shop: Shop) -> None:
+    """What it held is freed when its leases end."""
+    request_id = shop.upload([shop.origin.serve("/slow.jpg", silent=True)])
+    with shop.worker(shutdown_seconds=0.5):
+        wait_until(lambda: shop.origin.count("/slow.jpg"))
+        shop.allow_connections(allow=False)
+        shop.cut_connections()
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 5
+    shop.allow_connections(allow=True)
+    assert shop.states(request_id) == ["running"]
+
+
+def test_csvs_that_can_not_be_stored_are_tried_again(shop: Shop) -> None:
+    """The request stays unfinished while the store fails, and is finished when it is back."""
+    (shop.folder / "static").write_text("in the way")
+    request_id = shop.upload(shop.serve(2))
+    with shop.worker():
+        wait_until(lambda: shop.request(request_id)["succeeded"] == 2)
+        wait_until(lambda: _last_job(shop) > 8)
+        assert shop.request(request_id)["finished_at"] is None
+        (shop.folder / "static").unlink()
+        assert shop.finish(request_id)["status"] == "completed"
