@@ -385,17 +385,22 @@ def test_refusal_reaches_a_client_that_is_still_sending(client: Client) -> None:
     assert answer.headers["x-a"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("limits", "piece"), [({"LINGER_SECONDS": 0.3}, 1), ({"LINGER_PIECES": 4}, 65_536)]
+)
 def test_body_that_nobody_wants_is_not_read_for_ever(
-    monkeypatch: pytest.MonkeyPatch, site: Site
+    monkeypatch: pytest.MonkeyPatch, site: Site, limits: dict[str, float], piece: int
 ) -> None:
-    """After a refusal, a client that goes on sending is cut off."""
-    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.3)
+    """After a refusal, a client that goes on sending is cut off, be it slow or fast."""
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 10 * PATIENCE_SECONDS)
+    for name, value in limits.items():
+        monkeypatch.setattr(http_protocol, name, value)
     with _running(site) as server, Client(server) as client:
         client.ask(
             b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n"
         ).assert_problem(415)
         with pytest.raises(ConnectionError):
-            _send_for_ever(client)
+            _send_for_ever(client, bytes(piece))
 
 
 def test_head_has_headers_only(client: Client) -> None:
@@ -441,6 +446,7 @@ def test_client_that_disappears_ends_its_response(
     client: Client, server: HttpServer, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A response to nobody is dropped without a fuss, and others are served."""
+    site.was_dropped.clear()
     client.sock.sendall(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
     assert client.sock.recv(1)
     # Closing with zero linger time resets the connection.
@@ -526,10 +532,10 @@ def _trickle_until_cut_off(client: Client) -> None:
         client.sock.sendall(b"b")
 
 
-def _send_for_ever(client: Client) -> None:
+def _send_for_ever(client: Client, piece: bytes) -> None:
     deadline = monotonic() + PATIENCE_SECONDS
     while monotonic() < deadline:
-        client.sock.sendall(b"b")
+        client.sock.sendall(piece)
         _is_readable(client, 0.02)
 
 
