@@ -141,7 +141,7 @@ class Shop:
     def cut_connections(self) -> None:
         """End every connection to the database, the engine's too."""
         self._as_operator(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s"
         )
 
     def allow_connections(self, *, allow: bool) -> None:
@@ -475,6 +475,14 @@ def test_a_worker_alone_stops_in_time_although_a_download_hangs(shop: Shop) -> N
 # --- Troubles of our own ---------------------------------------------------------------------
 
 
+@pytest.fixture
+def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a claim whose answer was lost be swept up within seconds."""
+    monkeypatch.setattr(image_processor, "LEASE_SECONDS", 3)
+    monkeypatch.setattr(image_processor, "RENEW_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("_short_leases")
 def test_cut_connections_cost_nothing(shop: Shop) -> None:
     """Every connection is cut again and again; each image still counts once."""
     urls = shop.serve(120, delay=0.02)
@@ -489,9 +497,8 @@ def test_cut_connections_cost_nothing(shop: Shop) -> None:
     assert len({slot for cell in shop.output(request_id) for slot in cell}) == 150
 
 
-def test_a_database_that_goes_away_is_waited_for(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("_short_leases")
+def test_a_database_that_goes_away_is_waited_for(shop: Shop) -> None:
     """Nothing is lost while no connection can be made, and the work goes on by itself."""
     urls = shop.serve(60, delay=0.02)
     request_id = shop.upload(urls)
