@@ -238,8 +238,10 @@ class WorkerThread:
         self._thread.join()
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._work())
+        # Not by asyncio.Runner: that waits for every task that is left at the end, and those of
+        # a connection pool whose opening was cut off stay for ever.
+        self._loop.run_until_complete(self._work())
+        self._loop.close()
 
     async def _work(self) -> None:
         processor = ImageProcessor(self._settings, self._database, self._store)
