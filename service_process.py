@@ -43,15 +43,14 @@ class ServiceProcess:
         """Return after SIGTERM or SIGINT; meanwhile see that the embedded PostgreSQL runs.
 
         Only from the main thread: signals arrive there, and the embedded server ends with the
-        thread that started it. A second signal ends the process at once.
+        thread that started it.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         while not self.stop.wait(WATCH_SECONDS):
             self._watch_postgres()
         logger.info("stopping")
 
-    def _on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002  # signal passes it
+    def on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002  # signal passes it
+        """Take the first signal for the wish to stop; a second one ends the process at once."""
         self.stop.set()
         signal.signal(number, signal.SIG_DFL)
 
@@ -73,9 +72,11 @@ def service_process() -> Iterator[ServiceProcess]:
     with ExitStack() as stack:
         try:
             process = _open(stack)
-        except (SettingsError, DatabaseUnavailableError, ImageError) as error:
+        except (SettingsError, ImageError) as error:
             sys.stderr.write(f"cannot start: {error.detail}\n")
             sys.exit(EXIT_CANNOT_START)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, process.on_signal)
         yield process
     sys.stdout.flush()
     os._exit(0)
@@ -91,5 +92,13 @@ def _open(stack: ExitStack) -> ServiceProcess:
         stack.callback(postgres.stop)
     database = Database(conninfo)
     stack.callback(database.close)
-    apply_schema(database)
-    return ServiceProcess(settings, database, ImageStore(settings.storage_url), postgres)
+    try:
+        apply_schema(database)
+    except DatabaseUnavailableError as error:
+        name = "POSTGRES_DIR" if postgres else "DATABASE_URL"
+        raise SettingsError(f"{name}: {error.detail}") from error
+    try:
+        store = ImageStore(settings.storage_url)
+    except OSError as error:
+        raise SettingsError(f"STORAGE_URL={settings.storage_url}: {error.strerror}") from error
+    return ServiceProcess(settings, database, store, postgres)
