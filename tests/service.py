@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
+STOP_SECONDS = 40  # longer than SHUTDOWN_SECONDS
 FINISH_SECONDS = 60
 # Tracebacks, SQL, paths.
 _INSIDES = re.compile(
@@ -30,40 +31,96 @@ _INSIDES = re.compile(
 CSV_HEADER = "Serial Number,Product Name,Input Image Urls"
 
 
-class Service:
-    """`server.py` over a database and a folder; settings are given as keywords."""
+class Command:
+    """A command of ours that runs until it is stopped; `folder` is where it is at home.
 
-    def __init__(self, folder: Path, database: Database, *arguments: str, **settings: str) -> None:
+    Without a database it brings its own. Settings are given as keywords.
+    """
+
+    says = re.compile("")  # what it prints once it works
+
+    def __init__(
+        self, script: str, folder: Path, database: Database | None, *arguments: str, **settings: str
+    ) -> None:
         self.folder = folder
-        self.log = folder / "service.log"
-        self.database = database
-        self._command = [sys.executable, str(ROOT / "server.py"), *arguments]
+        self.log = folder / f"{script}.log"
+        self._command = [sys.executable, str(ROOT / script), *arguments]
         self._environment = {
             "PATH": os.environ["PATH"],
             "PORT": "0",
-            "DATABASE_URL": database.conninfo,
             "STORAGE_URL": f"file:{folder}",
         } | settings
+        if database:
+            self._environment["DATABASE_URL"] = database.conninfo
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log
+            )
+        self._wait_until_started()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code; a second call returns it again."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _wait_until_started(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            has_ended = self.process.poll() is not None
+            if self.says.search(self.log.read_text()):
+                return
+            if has_ended:
+                break
+            time.sleep(0.02)
+        self.process.kill()
+        self.process.wait()
+        raise AssertionError(f"the command did not start\n{self.log.read_text()}")
+
+
+class Worker(Command):
+    """`image_processor.py`: a worker alone."""
+
+    says = re.compile("Working until")
+
+    def __init__(self, folder: Path, database: Database, **settings: str) -> None:
+        super().__init__("image_processor.py", folder, database, **settings)
+
+
+class Service(Command):
+    """`server.py`: HTTP, and the worker unless `--no-worker` is given."""
+
+    says = re.compile(r"Listening on (http://\S+)")
+
+    def __init__(
+        self, folder: Path, database: Database | None, *arguments: str, **settings: str
+    ) -> None:
+        super().__init__("server.py", folder, database, *arguments, **settings)
+        self.database = database
         self.url = ""
         self.session = requests.Session()
         self.session.trust_env = False
 
     def __enter__(self) -> Self:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log
-            )
-        self.url = self._wait_for_url()
+        super().__enter__()
+        found = self.says.search(self.log.read_text())
+        assert found
+        self.url = found[1]
         return self
 
     def __exit__(self, *_: object) -> None:
         self.session.close()
         self.stop()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(START_SECONDS)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET a path."""
@@ -115,6 +172,7 @@ class Service:
 
     def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Return rows of the service's database."""
+        assert self.database
         with self.database.transaction() as cursor:
             cursor.execute(statement, values)
             return [dict(row) for row in cursor.fetchall()]
@@ -134,17 +192,6 @@ class Service:
                       (select count(*) from image_links) as image_links,
                       (select count(*) from images) as images"""
         )[0]
-
-    def _wait_for_url(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            found = re.search(r"Listening on (http://\S+)", self.log.read_text())
-            if found:
-                return found[1]
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.02)
-        raise AssertionError(f"the service did not start\n{self.log.read_text()}")
 
 
 def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:
