@@ -113,7 +113,15 @@ def test_raw_body_is_refused_alike(service: Service) -> None:
 
 
 def test_first_hundred_errors_are_listed(service: Service) -> None:
-    """Of many errors the first hundred are listed in the order of lines, and all are counted."""
+    """Of many errors the first hundred are listed, and all are counted."""
+    lines = [f"x{n},Product,{URL}" for n in range(150)]
+    problem = assert_problem(service.upload(H + "\r\n".join(lines)), 422)
+    assert problem["errors_total"] == 150
+    assert [error["line"] for error in problem["errors"]] == list(range(2, 102))
+
+
+def test_errors_of_two_kinds_are_in_order(service: Service) -> None:
+    """Serial numbers that stand twice are found last, and listed at their lines."""
     lines = [f"x{n},Product,{URL}" for n in range(150)]
     lines[10] = f"7,Product,{URL}"
     lines[20] = f"7,Product,{URL}"

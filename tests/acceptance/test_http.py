@@ -476,6 +476,8 @@ def test_status_while_running(service: Service, module_origin: Origin) -> None:
     assert status["links"]["output_csv"] is None
     assert status["links"]["report_csv"] is None
     for name in (f"{request_id}.csv", f"{request_id}-report.csv"):
+        (service.folder / "static").mkdir(exist_ok=True)
+        (service.folder / "static" / name).write_text("written, but the request goes on")
         assert_problem(service.get(f"/static/{name}"), 404)
     states = [image["state"] for image in service.images(request_id)]
     assert states == ["failed", "running"]
