@@ -187,20 +187,24 @@ def _needs_escape(text: str) -> bool:
     return "\\" in text or "\n" in text or "\t" in text or "\r" in text
 
 
-def insert_request(  # one argument a column
+def insert_request(  # noqa: PLR0913  # one argument a column
     cursor: Cursor,
     request_id: str,
     *,
     options: dict[str, Any],
     columns: list[str],
+    base_url: str,
     counts: UploadCounts,
     owner: str | None,
 ) -> None:
     """Write the pending row of an upload whose products and images are copied."""
     cursor.execute(
-        """insert into requests (id, options, columns, products, images, owner)
-           values (%s, %s, %s, %s, %s, %s)""",
-        (request_id, json.dumps(options), columns, counts.products, counts.images, owner),
+        """insert into requests (id, options, columns, base_url, products, images, owner)
+           values (%s, %s, %s, %s, %s, %s, %s)""",
+        (
+            *(request_id, json.dumps(options), columns, base_url),
+            *(counts.products, counts.images, owner),
+        ),
     )
 
 

@@ -338,9 +338,12 @@ class HttpHandler(BaseHTTPRequestHandler):
     def _check_headers(self) -> None:
         if self.request_version == "HTTP/0.9":
             raise HttpError(HTTPStatus.BAD_REQUEST, "HTTP/0.9 is not spoken here")
-        if "Transfer-Encoding" in self.headers:
+        if codings := self.headers.get_all("Transfer-Encoding"):
+            # RFC 9112 section 6.3: chunks are legal, and a server may ask for a length instead.
+            is_legal = codings == ["chunked"] and "Content-Length" not in self.headers
             raise HttpError(
-                HTTPStatus.NOT_IMPLEMENTED, "send the body with a Content-Length, not in chunks"
+                HTTPStatus.LENGTH_REQUIRED if is_legal else HTTPStatus.NOT_IMPLEMENTED,
+                "send the body with a Content-Length, not in chunks",
             )
         if self.request_version == "HTTP/1.1" and len(self.headers.get_all("Host", [])) != 1:
             raise HttpError(HTTPStatus.BAD_REQUEST, "exactly one Host header is needed")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -42,6 +43,7 @@ LEASE_SECONDS: Final = 60.0
 RENEW_SECONDS: Final = LEASE_SECONDS / 3
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
+EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class ImageProcessor:
     def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
         self._database = AsyncDatabase(database)
         self._pipeline = ImagePipeline(settings, self._database, store)
-        self._write_outputs = partial(write_outputs, database, store, settings.base_url)
+        self._write_outputs = partial(write_outputs, database, store)
         self._recorder = OutcomeRecorder(self._write_outcomes)
         self._in_flight = InFlight()
         self._finishers = ThreadPoolExecutor(TURNS, "finish")
@@ -240,14 +242,23 @@ class WorkerThread:
     def _main(self) -> None:
         # Not by asyncio.Runner: that waits for every task that is left at the end, and those of
         # a connection pool whose opening was cut off stay for ever.
-        self._loop.run_until_complete(self._work())
+        try:
+            self._loop.run_until_complete(self._work())
+        except BaseException:
+            # A process without its worker would take uploads and do nothing about them. Whoever
+            # supervises it starts it anew, and the leases of what it had end by themselves.
+            logger.critical("the worker died, and so does the process", exc_info=True)
+            os._exit(EXIT_WORKER_DIED)
         self._loop.close()
 
     async def _work(self) -> None:
         processor = ImageProcessor(self._settings, self._database, self._store)
         upkeep = asyncio.create_task(processor.record_and_renew())
         engine = asyncio.create_task(self._run_engine(processor))
-        await self._stop.wait()
+        stop = asyncio.create_task(self._stop.wait())
+        ended, _ = await asyncio.wait([stop, upkeep, engine], return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # raises what ended a task that should run for ever
         engine.cancel()  # no further turn; those under way end
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):

@@ -107,7 +107,9 @@ class ImageStore:
             start += len(piece)
 
     def check(self) -> None:
-        """Raise ImageError `storage_error` unless the store answers."""
+        """Raise ImageError `storage_error` unless the store answers and can be written to."""
+        if self._root and not os.access(self._root, os.W_OK | os.X_OK):
+            raise ImageError(ErrorCode.STORAGE_ERROR, "the store's folder can't be written to")
         self.find("static/.gitkeep")
 
     def _sync(self, key: str) -> None:

@@ -26,7 +26,7 @@ PAGE: Final = 5000  # rows read at a time, and products updated at a time
 logger = logging.getLogger(__name__)
 
 
-def write_outputs(database: Database, store: ImageStore, base_url: str, request_id: str) -> None:
+def write_outputs(database: Database, store: ImageStore, request_id: str) -> None:
     """Write both CSVs of a request whose images have all ended, and finish it.
 
     Raises ImageError `storage_error` and DatabaseUnavailableError; then it is to be done again.
@@ -35,6 +35,7 @@ def write_outputs(database: Database, store: ImageStore, base_url: str, request_
         request = select_request(cursor, request_id)
     if request is None or is_finished(request):
         return
+    base_url = request["base_url"]
     products = _products(database, request_id, base_url)
     store.put(output_csv_key(request_id), write_output(request["columns"], products))
     report = (_report_line(image, base_url) for image in _images(database, request_id))

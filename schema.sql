@@ -33,6 +33,7 @@ create table if not exists requests (
     owner text,                             -- digest of the key that uploaded it; null without keys
     options jsonb not null,                 -- every option of the upload with its value
     columns text[] not null,                -- the input's header, as it was
+    base_url text not null,                 -- of the output CSV's URLs: PUBLIC_URL at the upload
     created_at timestamptz not null default now(),
     started_at timestamptz,
     finished_at timestamptz,                -- set together with the final status: the CSVs are there

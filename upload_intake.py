@@ -97,6 +97,7 @@ class UploadIntake:
                 request_id,
                 options=options.to_json(),
                 columns=products.columns,
+                base_url=self._settings.base_url,
                 counts=counts,
                 owner=owner,
             )

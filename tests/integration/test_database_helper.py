@@ -63,7 +63,15 @@ def _product(text: str = "x", **fields: Any) -> ProductRow:
 def _upload(database: Database, products: Iterable[ProductRow], request_id: str = ID) -> None:
     with database.transaction() as cursor:
         counts = copy_products(cursor, request_id, products)
-        insert_request(cursor, request_id, options={}, columns=["a"], counts=counts, owner=None)
+        insert_request(
+            cursor,
+            request_id,
+            options={},
+            columns=["a"],
+            base_url="http://a",
+            counts=counts,
+            owner=None,
+        )
 
 
 def _rows(database: Database, statement: str, *values: Any) -> list[dict[str, Any]]:
@@ -338,8 +346,8 @@ def test_requests_are_paged_newest_first(database: Database) -> None:
     with database.transaction() as cursor:
         for place, request_id in enumerate(ids):
             cursor.execute(
-                """insert into requests (id, options, columns, created_at, owner)
-                   values (%s, '{}', '{}', now() - make_interval(hours => %s), %s)""",
+                """insert into requests (id, options, columns, base_url, created_at, owner)
+                   values (%s, '{}', '{}', 'http://a', now() - make_interval(hours => %s), %s)""",
                 (request_id, place // 3, "me" if place % 2 else "you"),
             )
     seen, before = [], None

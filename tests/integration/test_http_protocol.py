@@ -272,6 +272,7 @@ def test_query_is_decoded(client: Client) -> None:
         (b"GET /echo?" + b"&".join(b"a%d" % n for n in range(51)) + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (post(b"", b"Content-Length: 0"), 400),
         (post(b"", b"Transfer-Encoding: chunked"), 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
         (post(b"", b"transfer-encoding: identity"), 501),
     ],
 )  # fmt: skip

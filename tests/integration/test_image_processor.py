@@ -88,6 +88,7 @@ class Shop:
                 request_id,
                 options=parsed.to_json(),
                 columns=["Serial Number", "Product Name", "Input Image Urls"],
+                base_url="http://images.example",
                 counts=counts,
                 owner=None,
             )
@@ -194,7 +195,7 @@ def test_a_request_runs_to_its_end(shop: Shop) -> None:
     assert {(i["width"], i["height"], i["format"], i["attempts"]) for i in images} == {
         (64, 48, "jpeg", 1)
     }
-    base = f"http://127.0.0.1:8000/uploads/{request_id}/{request_id}"
+    base = f"http://images.example/uploads/{request_id}/{request_id}"
     assert shop.output(request_id) == [[f"{base}-1.jpg", f"{base}-2.jpg"], [f"{base}-3.jpg"]]
 
 
@@ -257,15 +258,28 @@ def test_a_small_request_that_comes_later_ends_first(
 ) -> None:
     """A large request leaves room for others."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 8)
-    large_urls, small_urls = shop.serve(150, delay=0.1), shop.serve(3)
+    large_urls, small_urls = shop.serve(90, delay=0.1), shop.serve(3)
     with shop.worker(host_concurrency=4):
         large = shop.upload(large_urls)
         wait_until(lambda: shop.request(large)["succeeded"] > 0)
         small = shop.upload(small_urls)
         shop.finish(small)
-        assert shop.request(large)["succeeded"] < 100
+        assert shop.request(large)["succeeded"] < 60
         shop.finish(large)
     assert shop.request(large)["status"] == "completed"
+
+
+def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a turn's time is over the next one goes on at once, without any sweep."""
+    monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
+    monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", "0 0 1 1 *")
+    with shop.worker():
+        request_id = shop.upload(shop.serve(20, delay=0.1))
+        row = shop.finish(request_id)
+    assert row["succeeded"] == 20
+    assert (row["finished_at"] - row["started_at"]).total_seconds() < 5
+    assert _last_job(shop) > 5
 
 
 # --- Trying again ----------------------------------------------------------------------------
@@ -371,16 +385,17 @@ def test_a_worker_that_slept_past_its_leases_counts_nothing_twice(shop: Shop) ->
 # --- Stopping --------------------------------------------------------------------------------
 
 
-def test_stopping_ends_what_is_under_way_and_begins_nothing(shop: Shop) -> None:
+def test_stopping_ends_what_is_under_way_and_begins_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a stop nothing is running; another worker does the rest, and no image twice."""
-    urls = shop.serve(150, delay=0.05)
-    request_id = shop.upload(urls)
+    monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
+    request_id = shop.upload(shop.serve(12, delay=0.5))
     with shop.worker():
-        shop.wait_for_successes(request_id, 5)
-    states = shop.states(request_id)
-    assert set(states) == {"succeeded", "pending"}
+        wait_until(lambda: sum(shop.origin.counts.values()) == 4)
+    assert sorted(shop.states(request_id)) == [*["pending"] * 8, *["succeeded"] * 4]
     with shop.worker():
-        assert shop.finish(request_id)["succeeded"] == 150
+        assert shop.finish(request_id)["succeeded"] == 12
     assert set(shop.origin.counts.values()) == {1}
 
 

@@ -44,7 +44,15 @@ class Queue:
         product = ProductRow(2, "1", "Lamp", ",".join(urls), None, list(urls))
         with database.transaction() as cursor:
             counts = copy_products(cursor, self.id, [product])
-            insert_request(cursor, self.id, options={}, columns=[], counts=counts, owner=None)
+            insert_request(
+                cursor,
+                self.id,
+                options={},
+                columns=[],
+                base_url="http://a",
+                counts=counts,
+                owner=None,
+            )
             if begins:
                 assert begin_request(cursor, self.id)
 
@@ -203,6 +211,7 @@ def test_open_claims_are_disjoint(database: Database) -> None:
     """Two workers that claim at the same time share no image and don't wait for each other."""
     queue = Queue(database, *_urls(6))
     with database.transaction() as one, database.transaction() as two:
+        two.execute("set local lock_timeout = '2s'")
         first = claim_images(one, queue.id, limit=4, lease_seconds=LEASE)
         second = claim_images(two, queue.id, limit=4, lease_seconds=LEASE)
     assert (_numbers(first), _numbers(second)) == ([1, 2, 3, 4], [5, 6])

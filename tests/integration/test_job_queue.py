@@ -48,6 +48,7 @@ def _request(database: Database, **columns: Any) -> str:
         "status": "processing",
         "options": json.dumps({"priority": columns.pop("priority", "normal")}),
         "columns": [],
+        "base_url": "http://a",
         "images": 3,
     } | columns
     with database.transaction() as cursor:
@@ -296,6 +297,7 @@ def test_two_sweepers_restart_a_request_once(database: Database) -> None:
     """Every worker sweeps when it starts; they don't wait for each other's rows."""
     _request(database, status="pending")
     with database.transaction() as one, database.transaction() as two:
+        two.execute("set local lock_timeout = '2s'")
         assert restart_idle_requests(one) == 1
         assert restart_idle_requests(two) == 0
     assert len(_jobs(database)) == 1

@@ -54,7 +54,13 @@ class Finished:
         with database.transaction() as cursor:
             counts = copy_products(cursor, self.id, products)
             insert_request(
-                cursor, self.id, options={}, columns=columns or COLUMNS, counts=counts, owner=None
+                cursor,
+                self.id,
+                options={},
+                columns=columns or COLUMNS,
+                base_url=BASE,
+                counts=counts,
+                owner=None,
             )
             begin_request(cursor, self.id)
             cursor.execute("update images set due_at = '-infinity'")  # twins don't matter here
@@ -75,7 +81,7 @@ class Finished:
 
     def write(self) -> None:
         """Write the outputs."""
-        write_outputs(self.database, self.store, BASE, self.id)
+        write_outputs(self.database, self.store, self.id)
 
     def url(self, n: int, extension: str = "jpg") -> str:
         """Return the URL of an image's output."""
@@ -210,7 +216,7 @@ def test_a_finished_request_is_left_alone(database: Database, tmp_path: Path) ->
 
 def test_a_deleted_request_is_nothing_to_write(database: Database, tmp_path: Path) -> None:
     """A job that outlived its request does nothing."""
-    write_outputs(database, ImageStore(f"file:{tmp_path}"), BASE, "ab" * 16)
+    write_outputs(database, ImageStore(f"file:{tmp_path}"), "ab" * 16)
     assert list(tmp_path.iterdir()) == []
 
 
