@@ -19,6 +19,8 @@ _END = b"\xff\xd9"
 _PLAIN_JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
+_COEFFICIENTS = (1 << 64) - 1  # a bit for each of a block
 
 
 def _segments(data: bytes) -> Iterator[Part]:
@@ -48,20 +50,41 @@ def _segments(data: bytes) -> Iterator[Part]:
 def survey(data: bytes) -> Structure:
     """Find the end and size. Raises ImageError, see `image_metadata.survey`."""
     width = height = scans = end = 0
-    is_baseline = False
+    is_baseline = is_progressive = False
+    missing: dict[int, int] = {}  # of each component, the coefficients still to come
     for kind, start, end in _segments(data):
         code = kind[0]
         if code == 0xF7:
             raise unsupported("a JPEG-LS image")
         if code in _FRAME_HEADERS and not scans and end - start >= 10:
             precision, height, width = struct.unpack_from(">BHH", data, start + 4)
-            is_baseline = code in {0xC0, 0xC1}
+            is_baseline, is_progressive = code in {0xC0, 0xC1}, code in _PROGRESSIVE
+            missing = dict.fromkeys(data[start + 10 : end : 3], _COEFFICIENTS)
             if precision != 8:
                 raise unsupported(f"a JPEG with {precision} bits a colour")
-        scans += code == 0xDA
+        if code == 0xDA:
+            scans += 1
+            components, completed = _scanned(data, start, is_progressive=is_progressive)
+            for component in missing.keys() & components:
+                missing[component] &= ~completed
     if not width or not height or not scans:
         raise broken("it has no picture in it")
+    if any(missing.values()):
+        raise cut_short()
     return Structure(end, width, height, is_one_scan=is_baseline and scans == 1)
+
+
+def _scanned(data: bytes, start: int, *, is_progressive: bool) -> tuple[bytes, int]:
+    """Return the components of a scan, and which coefficients have all their bits after it.
+
+    Only a progressive scan may leave some out, or their lowest bits (section G.1.1.1).
+    """
+    after = start + 5 + 2 * data[start + 4]
+    components = data[start + 5 : after : 2]
+    if not is_progressive:
+        return components, _COEFFICIENTS
+    first, last, bits = data[after : after + 3].ljust(3, b"\0")
+    return components, 0 if bits & 15 else (2 << last) - (1 << first)
 
 
 def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:

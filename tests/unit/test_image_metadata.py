@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from PIL import PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from codec import container_png
 from codec.image_format import SourceFormat
@@ -217,6 +219,40 @@ def test_notices_a_png_with_too_few_pixels() -> None:
         pixels = png_chunk(b"IDAT", zlib.compress(packed))
         interlaced = whole[:8] + header + pixels + png_chunk(b"IEND", b"")
         assert container_png.has_whole_pixels(interlaced) == is_whole
+
+
+def jpeg_of_planes(*planes: Image.Image) -> bytes:
+    """Return a baseline JPEG with a scan for each plane."""
+    jpegs = [saved(plane, "JPEG", quality=90) for plane in planes]
+    frame, scan = (jpegs[0].index(marker) for marker in (b"\xff\xc0", b"\xff\xda"))
+    components = b"".join(bytes([number, 0x11, 0]) for number in range(1, len(planes) + 1))
+    header = jpegs[0][frame + 4 : frame + 9] + bytes([len(planes)]) + components
+    pieces = [jpegs[0][:frame], b"\xff\xc0", struct.pack(">H", 2 + len(header)), header]
+    pieces.append(jpegs[0][frame + 13 : scan])
+    for number, jpeg in enumerate(jpegs, 1):
+        pieces += [b"\xff\xda\0\x08\1", bytes([number]), b"\0\0\x3f\0"]
+        pieces.append(jpeg[jpeg.index(b"\xff\xda") + 10 : -2])
+    return b"".join(pieces) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(saved(photo(mode=mode), "JPEG", progressive=True) for mode in ("L", "RGB", "CMYK")),
+        jpeg_of_planes(*photo().split()),
+    ],
+)
+def test_a_jpeg_has_all_its_scans(data: bytes) -> None:
+    """A scan too few is noticed even where an end follows; a decoder would show a blur."""
+    assert opened(data).size == (160, 120)
+    assert survey(SourceFormat.JPEG, data, 9).end == len(data)
+    scans = [match.start() for match in re.finditer(b"\xff\xda", data)]
+    assert len(scans) > 2
+    for start, following in pairwise(scans):
+        for cut in ((start + following) // 2, following):
+            with pytest.raises(ImageError) as caught:
+                survey(SourceFormat.JPEG, data[:cut] + b"\xff\xd9", 9)
+            assert caught.value.code == "truncated"
 
 
 @pytest.mark.parametrize(
