@@ -50,6 +50,7 @@ def survey(data: bytes, max_frames: int) -> Structure:
     """Find the end, size and frames. Raises ImageError, see `image_metadata.survey`."""
     end = frames = announced = 0
     has_pixels = False
+    exif = b""
     for kind, start, end in _chunks(data):
         if start == 8 and kind == b"CgBI":
             raise unsupported("Apple's own variant of PNG")
@@ -59,13 +60,15 @@ def survey(data: bytes, max_frames: int) -> Structure:
             announced = int.from_bytes(data[start + 8 : start + 12], "big")
         if kind == b"fcTL" and announced:
             frames = count_frame(frames, max_frames)
+        if kind == b"eXIf":
+            exif = data[start + 8 : end - 4]
         has_pixels = has_pixels or kind == b"IDAT"
     if not has_pixels:
         raise broken("it has no picture in it")
     if announced != frames:
         raise broken("its animation lacks frames")
     width, height = struct.unpack_from(">II", data, 16)
-    return Structure(end, width, height, max(frames, 1))
+    return Structure(end, width, height, max(frames, 1), exif=exif)
 
 
 def has_whole_pixels(data: bytes) -> bool:

@@ -25,6 +25,7 @@ class Structure:
     frames: int = 1
     is_lossless: bool = False  # WebP only
     is_one_scan: bool = False  # JPEG only: baseline, its pixels in one run of bytes
+    exif: bytes = b""  # PNG only: wherever it stands
 
 
 class Part(NamedTuple):

@@ -131,7 +131,7 @@ def open_source(data: bytes, source_format: SourceFormat, structure: Structure) 
         structure,
         image,
         getattr(image, "n_frames", 1) if source_format is SourceFormat.AVIF else structure.frames,
-        _read_orientation(image),
+        _read_orientation(structure.exif or image.info.get("exif", b"")),
         profile,
     )
 
@@ -234,13 +234,13 @@ def _mend_png_transparency(source: Source) -> None:
         source.image.info["transparency"] = tuple(level >> 8 for level in transparent)
 
 
-def _read_orientation(image: Image.Image) -> int:
+def _read_orientation(block: bytes) -> int:
     """Read the EXIF orientation, 1 to 8. TIFF is turned by Pillow as it decodes."""
     exif = Image.Exif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exif.load(image.info.get("exif") or b"")
+            exif.load(block)
             orientation = exif.get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001  whatever broken EXIF does, the picture is still one
         return 1

@@ -307,6 +307,27 @@ def test_stands_upright(name: str, orientation: int) -> None:
             assert_close(colour(image.data, x, y), expected, 40)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_width": 60}, {"format": OutputFormat.WEBP}])
+@pytest.mark.parametrize("is_animated", [False, True])
+def test_a_png_may_say_behind_its_pixels_how_it_lies(
+    options: dict[str, Any],
+    is_animated: bool,  # noqa: FBT001  a table's column
+) -> None:
+    """The EXIF chunk of a PNG may stand anywhere before its end."""
+    lying = laid(corners(120, 80), 6)
+    frames = {"save_all": True, "append_images": [laid(photo(120, 80), 6)]} if is_animated else {}
+    data = saved(lying, "PNG", **frames)
+    end = data.rindex(b"IEND") - 4
+    block = png_chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0"))
+    image = squeezed(data[:end] + block + data[end:], quality=90, **options)
+    assert opened(image.data).size == (image.width, image.height)
+    assert image.width * 2 == image.height * 3
+    assert getattr(opened(image.data), "n_frames", 1) == 1 + is_animated
+    assert 0x0112 not in opened(image.data).getexif()
+    assert_close(colour(image.data, 0.1, 0.1), (255, 0, 0), 20)
+    assert_close(colour(image.data, 0.1, 0.9), (255, 255, 255), 20)
+
+
 def test_bounds_mean_the_upright_image() -> None:
     """A portrait that lies on its side is a portrait."""
     data = saved(laid(photo(120, 160), 6), "JPEG", exif=exif(6))
