@@ -203,8 +203,14 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
     compressed = recipe.encode(picture, quality)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
         return _squeeze(picture, recipe, quality, options.max_bytes)
-    if source.orientation != 1 and options.asks_only_compression:
+    if not options.asks_only_compression or len(compressed.data) <= len(source.data):
+        return compressed
+    if source.orientation != 1:
         return _beat_input(picture, recipe, quality, compressed, len(source.data))
+    if _kept_format(source) is None and target is TargetFormat.JPEG:
+        # A BMP or TIFF of few pixels or few colours packs better without a loss.
+        png = replace(recipe, target=TargetFormat.PNG, is_lossless=True).encode(picture, quality)
+        return min(compressed, png, key=lambda image: len(image.data))
     return compressed
 
 

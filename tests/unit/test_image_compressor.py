@@ -211,6 +211,32 @@ def test_never_larger_when_only_compression_is_asked(name: str) -> None:
     assert opened(image.data).tobytes() == opened(data).tobytes()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(Image.new("RGB", (3, 3), "red"), "BMP"),
+        saved(photo(300, 200, "1"), "TIFF", compression="group4"),
+        saved(corners(300, 200, "P"), "TIFF", compression="tiff_adobe_deflate"),
+    ],
+    ids=["tiny", "bilevel", "palette"],
+)
+def test_a_bmp_or_tiff_that_jpeg_would_enlarge_becomes_png(data: bytes) -> None:
+    """Few pixels or few colours pack better without a loss."""
+    image = squeezed(data)
+    assert (image.format, image.quality) == ("png", "lossless")
+    assert len(image.data) < len(squeezed(data, format=OutputFormat.JPEG).data)
+    assert opened(image.data).convert("RGB").tobytes() == opened(data).convert("RGB").tobytes()
+    assert squeezed(data, max_bytes=10**6).format == "jpeg"
+
+
+def test_a_tiff_that_no_format_makes_smaller_becomes_the_smaller_one() -> None:
+    """A JPEG larger than the input stays where PNG is larger still."""
+    data = saved(photo(300, 200), "TIFF", compression="jpeg", quality=30)
+    image = squeezed(data, quality=90)
+    assert len(data) < len(image.data)
+    assert (image.format, image.quality) == ("jpeg", "90")
+
+
 def test_the_original_is_stored_without_metadata_but_in_its_colours() -> None:
     """A kept original loses everything but the profile that its colours need."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
