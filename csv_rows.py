@@ -57,6 +57,8 @@ def read_rows(
                 return
             except csv.Error as error:
                 problems.add(line, None, *_explain(error))
+                if reader.line_num > line:  # within quotes: what follows can't be told apart
+                    return
                 row = []
             except _RowTooLongError:
                 detail = f"the row is longer than {MAX_ROW_CHARS} characters; read no further"

@@ -12,7 +12,7 @@ import io
 import json
 import select
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 
 COPY_BATCH_CHARACTERS: Final = 4 * 2**20  # per table and COPY: bounds the memory of an upload
 CONNECT_SECONDS: Final = 5
+WAIT_SECONDS: Final = 10.0  # for a free connection
+# A server that went away is noticed within so long, also in the middle of a statement.
+_KEEPALIVE: Final[dict[str, Any]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+# Gone, out of resources, or (internal) failed over to a read-only one.
+_AWAY: Final = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError)
 
 
 class Cursor(RealDictCursor):
@@ -70,20 +80,30 @@ class Database:
     def transaction(self) -> Iterator[Cursor]:
         """Commit what the block does, or nothing of it.
 
-        Waits for a free connection. Raises DatabaseUnavailableError when PostgreSQL can't be
-        reached or gives up.
+        Waits for a free connection, but not for ever. Raises DatabaseUnavailableError when there
+        is none, or when PostgreSQL can't be reached or gives up.
         """
-        with self._free:
-            connection = None
-            try:
-                connection = self._connect()
-                with connection, connection.cursor(cursor_factory=Cursor) as cursor:
-                    yield cursor
-            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        if not self._free.acquire(timeout=WAIT_SECONDS):
+            raise DatabaseUnavailableError("all connections are busy")
+        connection = None
+        try:
+            connection = self._connect()
+            with connection.cursor(cursor_factory=Cursor) as cursor:
+                yield cursor
+            connection.commit()
+        except BaseException as error:
+            if connection:
+                with suppress(psycopg2.Error):  # a lost connection has nothing to roll back
+                    connection.rollback()
+            if isinstance(error, _AWAY):
+                if connection:
+                    connection.close()
                 raise DatabaseUnavailableError(str(error).strip().partition("\n")[0]) from error
-            finally:
-                if connection and not connection.closed:
-                    self._idle.append(connection)
+            raise
+        finally:
+            if connection and not connection.closed:
+                self._idle.append(connection)
+            self._free.release()
 
     def _connect(self) -> Connection:
         """Return a live connection, dropping those that died while they were idle."""
@@ -92,7 +112,10 @@ class Database:
             if not _is_dead(connection):
                 return connection
             connection.close()
-        return psycopg2.connect(self.conninfo, connect_timeout=CONNECT_SECONDS)
+        fresh: Connection = psycopg2.connect(
+            self.conninfo, connect_timeout=CONNECT_SECONDS, **_KEEPALIVE
+        )
+        return fresh
 
 
 def _is_dead(connection: Connection) -> bool:

@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -129,9 +129,31 @@ class HttpServer(ThreadingHTTPServer):
     answer: Callable[[Request], Response]
 
     def __init__(self, host: str, port: int) -> None:
+        self.is_draining = False
+        self._answering = 0
+        self._changed = threading.Condition()
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host.strip("[]"), port), HttpHandler)
+
+    def drain(self, seconds: float) -> None:
+        """Take no connection more, and wait so long for the answers under way."""
+        self.is_draining = True
+        self.shutdown()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._answering, seconds)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count an answer under way."""
+        with self._changed:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answering -= 1
+                self._changed.notify_all()
 
     def start(self, answer: Callable[[Request], Response]) -> None:
         """Answer requests by this function, in threads of our own, until `shutdown`."""
@@ -248,13 +270,11 @@ class HttpHandler(BaseHTTPRequestHandler):
         try:
             if not self._wait_for_request():
                 return
-            response = self._understand_and_answer()
-        except (ConnectionError, TimeoutError):
-            return
-        try:
-            self._send(response)
+            with self.server.answering():
+                self._send(self._understand_and_answer())
         except OSError:
-            self.close_connection = True  # the client went away
+            self.close_connection = True  # the client went away, or is too slow
+            return
         if self.close_connection and not self._is_body_read():
             self._linger()
 
@@ -295,12 +315,14 @@ class HttpHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             response = problem_response(_bug())
         else:
-            self.close_connection |= not self._is_body_read()
+            self.close_connection = self.close_connection or not self._is_body_read()
+        self.close_connection = self.close_connection or self.server.is_draining
         _log_access(self.command, self.path, response.status, time.monotonic() - started)
         return response
 
     def _parse(self) -> Request:
         """Return the request whose bytes come next. Raises HttpError for what we don't take."""
+        self._refusal = HttpError(HTTPStatus.BAD_REQUEST, "there is no request line")
         lines = _HeaderLines(self._reader)
         self.rfile = lines  # all that parse_request needs of it
         try:
@@ -416,5 +438,5 @@ def _one_line(value: str) -> str:
 def _log_access(method: str, target: str, status: HTTPStatus, seconds: float) -> None:
     # Reading is asked often and tells little; what was refused or changed something is kept.
     level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
-    path = target.partition("?")[0]
+    path = ascii(target.partition("?")[0])[1:-1]  # a stranger's control characters stay out
     logger.log(level, "%s %s %d %.3f s", method or "-", path, status, seconds)

@@ -46,6 +46,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _DrainingError(ServiceError):
+    """The worker is stopping, and this image has not begun."""
+
+
 class ImagePipeline:
     """What images pass through. Made and used in one event loop; `close` it there."""
 
@@ -72,6 +76,11 @@ class ImagePipeline:
         self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Postpone every image whose download has not begun."""
+        self._is_draining = True
 
     def close(self) -> None:
         """End the decoders and connections; whatever is under way fails."""
@@ -88,9 +97,11 @@ class ImagePipeline:
             return await self._make(image, options)
         except ImageError as error:
             return self._failure(image, error)
+        except _DrainingError:
+            return _postponement(image, 0.0)
         except ServiceError as error:
             logger.warning("image %s-%d waits: %s", image.request_id, image.n, error)
-            return _postponement(image)
+            return _postponement(image, POSTPONED_SECONDS)
         except Exception:
             logger.exception("image %s-%d", image.request_id, image.n)
             ours = ImageError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side")
@@ -99,6 +110,8 @@ class ImagePipeline:
     async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
         """Download, compress and store one image."""
         async with self._host_slot(parse_source_url(image.input_url).host):
+            if self._is_draining:
+                raise _DrainingError("the worker is stopping")
             source = await _in_thread(self._downloads, self._downloader.download, image.input_url)
         with source:
             bytes_in = len(source.data)
@@ -164,12 +177,12 @@ async def _in_thread(
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def _postponement(image: ClaimedImage) -> Outcome:
+def _postponement(image: ClaimedImage, seconds: float) -> Outcome:
     """Return the outcome of an attempt that doesn't count: what we need ourselves was away."""
     return Outcome(
         **_identity(image) | {"attempts": image.attempts},
         state=ImageState.PENDING,
-        retry_seconds=POSTPONED_SECONDS,
+        retry_seconds=seconds,
     )
 
 

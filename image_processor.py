@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
-TURNS: Final = 8  # at a time in one worker
+TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
+FINISHERS: Final = 2  # output CSVs written at a time
 LEASE_SECONDS: Final = 60.0
 RENEW_SECONDS: Final = LEASE_SECONDS / 3
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
@@ -55,9 +56,11 @@ class ImageProcessor:
         self._database = AsyncDatabase(database)
         self._pipeline = ImagePipeline(settings, self._database, store)
         self._write_outputs = partial(write_outputs, database, store)
+        # Of its own, so that neither waits behind the first step of a large request.
+        self._records = AsyncDatabase(database)
         self._recorder = OutcomeRecorder(self._write_outcomes)
-        self._in_flight = InFlight()
-        self._finishers = ThreadPoolExecutor(TURNS, "finish")
+        self._in_flight = InFlight(settings.download_concurrency)
+        self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -100,8 +103,9 @@ class ImageProcessor:
             tasks.create_task(self._renew_leases())
 
     async def drain(self) -> None:
-        """Begin no image more; return when those under way are recorded."""
+        """Claim no image more; return when those under way are recorded or postponed."""
         self._is_draining = True
+        self._pipeline.drain()
         if self._claims:
             await asyncio.wait(self._claims)
         await self._in_flight.wait_empty()
@@ -115,6 +119,7 @@ class ImageProcessor:
             await self._hand_back()
         self._pipeline.close()
         self._finishers.shutdown(wait=False, cancel_futures=True)
+        self._records.close()
         self._database.close()
 
     async def _hand_back(self) -> None:
@@ -126,20 +131,22 @@ class ImageProcessor:
 
     async def _claim(self, request_id: str, options: ImageOptions) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
-        room = await self._in_flight.room(request_id)
-        if self._is_draining:
-            return False
-        claim = asyncio.create_task(self._claim_now(request_id, options, min(room, CLAIM_BATCH)))
+        places = await self._in_flight.reserve(request_id, CLAIM_BATCH)
+        claim = asyncio.create_task(self._claim_now(request_id, options, places))
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
         # Shielded: what is claimed must be started, even if the turn's time is over meanwhile.
         return await asyncio.shield(claim)
 
-    async def _claim_now(self, request_id: str, options: ImageOptions, limit: int) -> bool:
-        images = await self._database.run(
-            image_queue.claim_images, request_id, limit=limit, lease_seconds=LEASE_SECONDS
-        )
-        self._in_flight.add(images)
+    async def _claim_now(self, request_id: str, options: ImageOptions, places: int) -> bool:
+        images: list[ClaimedImage] = []
+        try:
+            if not self._is_draining:
+                images = await self._database.run(
+                    image_queue.claim_images, request_id, limit=places, lease_seconds=LEASE_SECONDS
+                )
+        finally:
+            await self._in_flight.fill(request_id, places, images)
         for image in images:
             task = asyncio.create_task(self._process(image, options))
             self._tasks.add(task)
@@ -152,13 +159,13 @@ class ImageProcessor:
         await self._in_flight.discard(image)
 
     async def _write_outcomes(self, outcomes: list[Outcome]) -> None:
-        await self._database.run(_record, outcomes)
+        await self._records.run(_record, outcomes)
 
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                await self._database.run(
+                await self._records.run(
                     image_queue.renew_leases, self._in_flight.images, lease_seconds=LEASE_SECONDS
                 )
             except DatabaseUnavailableError as error:

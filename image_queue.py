@@ -11,13 +11,16 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from database_helper import Cursor
+
+
+REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 
 
 class RequestStatus(StrEnum):
@@ -201,7 +204,8 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
                   etag text, last_modified text)
             where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
               and i.state = 'running'
-        returning i.request_id, i.n, i.state, i.due_at, i.error_code, i.bytes_in, i.bytes_out""",
+        returning i.request_id, coalesce(i.repeats, i.n) as first, i.state, i.due_at,
+                  i.error_code, i.bytes_in, i.bytes_out""",
         (json.dumps([asdict(outcome) for outcome in outcomes]),),
     )
     by_request: dict[str, list[dict[str, Any]]] = {}
@@ -211,7 +215,7 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
     for request_id, rows in sorted(by_request.items()):  # one lock order for all workers
         ended = [row for row in rows if row["state"] != ImageState.PENDING]
         due = [row["due_at"] for row in rows if row["state"] == ImageState.PENDING]
-        due += _release_repeating(cursor, request_id, [row["n"] for row in ended])
+        due += _release_repeating(cursor, request_id, {row["first"] for row in ended})
         if due:
             recorded.due[request_id] = min(due)
         if ended and _count(cursor, request_id, ended):
@@ -219,16 +223,26 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
     return recorded
 
 
-def _release_repeating(cursor: Cursor, request_id: str, ended: list[int]) -> list[datetime]:
-    """Let the images go on that waited for these to end; return when, if there are any."""
+def _release_repeating(cursor: Cursor, request_id: str, firsts: set[int]) -> list[datetime]:
+    """Let some of the images go on that repeat these; return when, if there are any.
+
+    A portion for each at a time: when one of it has ended, it brings the next.
+    """
     cursor.execute(
-        """update images set due_at = now()
-            where request_id = %s and repeats = any(%s) and state = 'pending'
-              and due_at = 'infinity'
-        returning due_at""",
-        (request_id, ended),
+        """with released as (
+               update images i set due_at = now()
+                 from unnest(%(firsts)s::integer[]) as first,
+                      lateral (select n from images
+                                where request_id = %(id)s and repeats = first
+                                  and state = 'pending' and due_at = 'infinity'
+                                limit %(portion)s) as portion
+                where i.request_id = %(id)s and i.n = portion.n
+               returning i.due_at)
+           select max(due_at) as due_at from released""",
+        {"id": request_id, "firsts": list(firsts), "portion": REPEATS_AT_A_TIME},
     )
-    return [row["due_at"] for row in cursor.fetchall()]
+    row = cursor.fetchone()
+    return [row["due_at"]] if row and row["due_at"] else []
 
 
 def _count(cursor: Cursor, request_id: str, ended: list[dict[str, Any]]) -> bool:

@@ -7,6 +7,7 @@ Owns durability (what `put` returned from survives a crash) and safe reading by 
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES: Final = 256 * 1024
+FREE_BYTES: Final = 16 * 2**20  # a disk with less is taken for full
+FOLDERS: Final = ("uploads", "static")
 _FILE_SCHEME: Final = "file:"
 _EXTENSIONS: Final = {"jpeg": "jpg"}  # the others are called as their format
 
@@ -64,10 +67,6 @@ class ImageStore:
         else:
             self._store = S3Store.from_url(url)
 
-    def describe(self, key: str) -> str:
-        """Return where an operator finds a key."""
-        return str(self._root / key) if self._root else key
-
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Store `data` whole under `key`, durably. Raises ImageError `storage_error`."""
         with _storage_errors():
@@ -108,8 +107,8 @@ class ImageStore:
 
     def check(self) -> None:
         """Raise ImageError `storage_error` unless the store answers and can be written to."""
-        if self._root and not os.access(self._root, os.W_OK | os.X_OK):
-            raise ImageError(ErrorCode.STORAGE_ERROR, "the store's folder can't be written to")
+        if self._root:
+            _check_folder(self._root)
         self.find("static/.gitkeep")
 
     def _sync(self, key: str) -> None:
@@ -123,6 +122,15 @@ class ImageStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _check_folder(root: Path) -> None:
+    """Raise ImageError unless files can be made in the root and the folders that it has."""
+    folders = [root, *(root / name for name in FOLDERS if (root / name).exists())]
+    if not all(folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) for folder in folders):
+        raise ImageError(ErrorCode.STORAGE_ERROR, "the store's folder can't be written to")
+    if shutil.disk_usage(root).free < FREE_BYTES:
+        raise ImageError(ErrorCode.STORAGE_ERROR, "the store's disk is full")
 
 
 def _local_root(url: str) -> Path | None:

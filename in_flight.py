@@ -1,7 +1,7 @@
 """The images that this worker has claimed and not yet recorded: how many, whose, and room.
 
 Bounds what a worker holds. A request has a window of its own, so that one whose origin is slow
-fills only that and leaves room for others. Lives in the event loop; not for threads.
+fills only that and leaves room for others. Lives in one event loop; not for threads.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from image_queue import ClaimedImage
 
-REQUEST_WINDOW: Final = 64  # images of one request
-TOTAL_WINDOW: Final = 1024  # images of all requests
+REQUEST_WINDOW: Final = 64  # images of one request, at the least
+TOTAL_WINDOW: Final = 4096  # images of all requests
 
 
 class InFlight:
-    """A set of claimed images with room for so many."""
+    """A set of claimed images with room for so many.
 
-    def __init__(self) -> None:
+    `downloads` is how many the worker can make at a time: one request may use them all.
+    """
+
+    def __init__(self, downloads: int) -> None:
+        self._request_window = max(REQUEST_WINDOW, downloads)
         self._images: set[ClaimedImage] = set()  # one claimed anew, after its lease, is another
         self._per_request: Counter[str] = Counter()
         self._changed = asyncio.Condition()
@@ -35,29 +39,34 @@ class InFlight:
         """What is held now."""
         return list(self._images)
 
-    def add(self, images: Iterable[ClaimedImage]) -> None:
-        """Hold images that were just claimed."""
-        for image in images:
-            self._images.add(image)
-            self._per_request[image.request_id] += 1
-
     async def discard(self, image: ClaimedImage) -> None:
         """Let go of an image whose outcome is recorded."""
         self._images.remove(image)
-        self._per_request -= Counter([image.request_id])  # drops the entry at zero
-        async with self._changed:
-            self._changed.notify_all()
+        await self._leave(image.request_id, 1)
 
-    async def room(self, request_id: str) -> int:
-        """Wait until images of a request may be claimed; return how many."""
+    async def reserve(self, request_id: str, most: int) -> int:
+        """Wait for room and take up to `most` places of it; `fill` has to follow."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._room(request_id) > 0)
-            return self._room(request_id)
+            places = min(most, self._room(request_id))
+            self._per_request[request_id] += places
+            return places
+
+    async def fill(self, request_id: str, places: int, images: Collection[ClaimedImage]) -> None:
+        """Hold images that were just claimed for places taken before; leave the others."""
+        self._images.update(images)
+        await self._leave(request_id, places - len(images))
 
     async def wait_empty(self) -> None:
         """Wait until nothing is held."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._images)
 
+    async def _leave(self, request_id: str, places: int) -> None:
+        self._per_request -= Counter({request_id: places})  # drops the entry at zero
+        async with self._changed:
+            self._changed.notify_all()
+
     def _room(self, request_id: str) -> int:
-        return min(REQUEST_WINDOW - self._per_request[request_id], TOTAL_WINDOW - len(self._images))
+        total = self._per_request.total()
+        return min(self._request_window - self._per_request[request_id], TOTAL_WINDOW - total)

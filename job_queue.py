@@ -27,13 +27,16 @@ POLL_SECONDS: Final = 0.5  # scheduled jobs and locked lanes come without a noti
 SWEEP_CRON: Final = "* * * * * */5"
 HEARTBEAT_SECONDS: Final = 10.0
 STALLED_SECONDS: Final = 30.0
-LONGEST_JOB_SECONDS: Final = 120.0  # one that really takes longer may be run twice
+# One that takes longer is taken for ended, and may be run a second time beside the first.
+LONGEST_TURN_SECONDS: Final = 120.0
+LONGEST_STEP_SECONDS: Final = 3600.0  # the first step and the finish of a request
 
 IMAGES_PER_LANE: Final = 200
-MAX_LANES: Final = 32  # so many workers can share one request
+MAX_LANES: Final = 16  # so many workers can share one request, and half a worker is left free
+_SWEEP: Final = 100  # recovery comes before any request
 
 # The first lane of any request goes before the further lanes of others, so that a small
-# request does not wait behind a large one. Finishing is short and frees the most: it goes first.
+# request does not wait behind a large one. What is nearly done goes before what is not begun.
 _FURTHER_LANE: Final = -1
 _FINISH: Final = 1
 
@@ -69,7 +72,7 @@ def build_app(conninfo: str, worker: Worker) -> procrastinate.App:
 
     # No lock: one that a dead sweep still held would end all sweeping.
     @app.periodic(cron=SWEEP_CRON)
-    @app.task(name="sweep", queue=QUEUE, queueing_lock="sweep")
+    @app.task(name="sweep", queue=QUEUE, queueing_lock="sweep", priority=_SWEEP)
     async def sweep(timestamp: int) -> None:  # noqa: ARG001  # the engine passes it
         await worker.sweep()
 
@@ -161,8 +164,9 @@ def drop_stalled_jobs(cursor: Cursor) -> int:
                                   and w.last_heartbeat > now() - make_interval(secs => %s))
                    and exists (select from procrastinate_events e
                                 where e.job_id = j.id and e.type = 'started'
-                                  and e.at > now() - make_interval(secs => %s)))""",
-        (STALLED_SECONDS, LONGEST_JOB_SECONDS),
+                                  and e.at > now() - make_interval(secs =>
+                                      case j.task_name when 'turn' then %s else %s end)))""",
+        (STALLED_SECONDS, LONGEST_TURN_SECONDS, LONGEST_STEP_SECONDS),
     )
     return cursor.rowcount
 

@@ -109,7 +109,8 @@ create table if not exists images (
     primary key (request_id, n)
 ) with (
     fillfactor = 85,                        -- each row is rewritten at least twice
-    autovacuum_vacuum_scale_factor = 0.02,  -- a queue leaves dead rows all the time
+    autovacuum_vacuum_scale_factor = 0,     -- a queue leaves dead rows at its head all the time,
+    autovacuum_vacuum_threshold = 50000,    -- however many rows of finished requests there are
     autovacuum_analyze_scale_factor = 0.05
 );
 
@@ -118,4 +119,6 @@ create index if not exists images_pending on images (request_id, due_at, n) wher
 -- The sweeper: images whose lease is over.
 create index if not exists images_running on images (lease_until) where state = 'running';
 -- Images that wait for the one they repeat.
-create index if not exists images_repeating on images (request_id, repeats) where repeats is not null;
+create index if not exists images_repeating on images (request_id, repeats) where due_at = 'infinity';
+-- GET /status/{id}/images?state=failed: few among many.
+create index if not exists images_failed on images (request_id, n) where state = 'failed';

@@ -96,7 +96,7 @@ class Api:
         self._settings = settings
         self._database = database
         self._store = store
-        self._intake = UploadIntake(settings, database)
+        self._intake = UploadIntake(settings, database, store)
         self.is_draining = False
         image = rf"/(uploads/({_ID})/\2-[1-9][0-9]{{0,9}}\.(?:jpg|png|webp|gif|avif))"
         self._routes = [
@@ -106,7 +106,7 @@ class Api:
             _route(f"/status/({_ID})/images", GET=self._images),
             _route(rf"/static/({_ID})(-report)?\.csv", is_public=True, GET=self._csv),
             _route(image, is_public=True, GET=self._image),
-            _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", GET=self._project_file),
+            _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
             _route("/", is_public=True, GET=self._page),
             _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
             _route("/healthz", is_public=True, GET=self._healthz),
@@ -169,7 +169,7 @@ class Api:
     def _status(self, call: Call) -> Response:
         row = self._find_request(call)
         document = status_document(row, self._base_url)
-        etag = f'"{hashlib.sha256(json.dumps(document).encode()).hexdigest()[:32]}"'
+        etag = f'"{_digest(row)}"'
         headers = {"ETag": etag, **_REVALIDATED}
         if not is_finished(row):
             eta = document["progress"]["eta_seconds"] or 0
@@ -257,6 +257,12 @@ def _route(path: str, *, is_public: bool = False, **methods: Callable[[Call], Re
     return Route(re.compile(path), methods, is_public)
 
 
+def _digest(row: dict[str, Any]) -> str:
+    """Return a digest of a request's row that changes with it, but not with the clock alone."""
+    facts = {name: value for name, value in row.items() if name != "now"}
+    return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def _own_file(name: str, headers: dict[str, str]) -> Response:
     """Answer with a file that the project ships."""
     path = ROOT / name
@@ -300,7 +306,7 @@ def main() -> None:
         server = _listen(process.settings)
         settings = process.settings.with_port(server.server_port)
         api = Api(settings, process.database, process.store)
-        stack.callback(server.shutdown)
+        stack.callback(lambda: server.drain(settings.shutdown_seconds))
         if not arguments.no_worker:
             stack.enter_context(WorkerThread(settings, process.database, process.store))
         server.start(api.answer)

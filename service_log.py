@@ -48,9 +48,8 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
     What failed because the database was away is told in one line, a bug with its traceback.
     """
-    if not record.name.startswith("procrastinate"):
-        return True
-    if record.levelno < logging.WARNING and not record.exc_info:
+    is_engine = record.name.startswith("procrastinate")
+    if is_engine and record.levelno < logging.WARNING and not record.exc_info:
         return False
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ConnectorException | ServiceError):

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,7 @@ class ServiceProcess:
     database: Database
     store: ImageStore
     postgres: EmbeddedPostgres | None
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event
 
     def wait_for_signal(self) -> None:
         """Return after SIGTERM or SIGINT; meanwhile see that the embedded PostgreSQL runs.
@@ -48,11 +48,6 @@ class ServiceProcess:
         while not self.stop.wait(WATCH_SECONDS):
             self._watch_postgres()
         logger.info("stopping")
-
-    def on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002  # signal passes it
-        """Take the first signal for the wish to stop; a second one ends the process at once."""
-        self.stop.set()
-        signal.signal(number, signal.SIG_DFL)
 
     def _watch_postgres(self) -> None:
         try:
@@ -69,20 +64,32 @@ def service_process() -> Iterator[ServiceProcess]:
     What can't be ends the process with a line that names it. The end of the block ends it too,
     with success and at once: threads may be in downloads whose images are handed back already.
     """
+    stop = _stop_on_signal()
     with ExitStack() as stack:
         try:
-            process = _open(stack)
-        except (SettingsError, ImageError) as error:
+            process = _open(stack, stop)
+        except SettingsError as error:
             sys.stderr.write(f"cannot start: {error.detail}\n")
             sys.exit(EXIT_CANNOT_START)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, process.on_signal)
         yield process
     sys.stdout.flush()
     os._exit(0)
 
 
-def _open(stack: ExitStack) -> ServiceProcess:
+def _stop_on_signal() -> threading.Event:
+    """Take the first signal for the wish to stop; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:  # noqa: ARG001  # signal passes it
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
     settings = load_settings()
     configure_log(settings.log_format)
     conninfo, postgres = settings.database_url, None
@@ -99,6 +106,7 @@ def _open(stack: ExitStack) -> ServiceProcess:
         raise SettingsError(f"{name}: {error.detail}") from error
     try:
         store = ImageStore(settings.storage_url)
-    except OSError as error:
-        raise SettingsError(f"STORAGE_URL={settings.storage_url}: {error.strerror}") from error
-    return ServiceProcess(settings, database, store, postgres)
+        store.check()
+    except (OSError, ValueError, ImageError) as error:
+        raise SettingsError(f"STORAGE_URL={settings.storage_url}: {error}") from error
+    return ServiceProcess(settings, database, store, postgres, stop)

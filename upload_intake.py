@@ -10,12 +10,13 @@ import logging
 import tempfile
 import threading
 import uuid
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from csv_validator import CsvLimits, ProductReader
 from database_helper import UploadCounts, copy_products, insert_request
-from errors import HttpError
+from errors import ErrorCode, HttpError, ImageError
 from http_protocol import Response, json_response
 from job_queue import defer_begin
 from request_options import parse_options
@@ -23,13 +24,18 @@ from request_view import status_path
 from upload_parser import UploadParser
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from database_helper import Database
     from http_protocol import Request
+    from image_store import ImageStore
     from request_options import RequestOptions
     from settings import Settings
 
 FORM_OVERHEAD_BYTES: Final = 512 * 1024  # option fields and boundaries around the CSV
-MAX_COPIES: Final = 4  # uploads that validate and copy at a time; others wait their turn
+MAX_UPLOADS: Final = 64  # at a time: each may spool MAX_CSV_BYTES
+MAX_COPIES: Final = 4  # of these, validated and copied at a time; others wait their turn
+FULL_SECONDS: Final = 10  # after which to come again when there are too many
 FIRST_POLL_SECONDS: Final = 1
 
 logger = logging.getLogger(__name__)
@@ -38,9 +44,11 @@ logger = logging.getLogger(__name__)
 class UploadIntake:
     """Takes uploads; shared by the server's threads."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
         self._settings = settings
         self._database = database
+        self._store = store
+        self._places = threading.BoundedSemaphore(MAX_UPLOADS)
         self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
         self._copies = threading.BoundedSemaphore(MAX_COPIES)
 
@@ -50,7 +58,9 @@ class UploadIntake:
         Raises HttpError for what is refused, with nothing kept.
         """
         length = self._check_length(request)
-        with tempfile.TemporaryFile() as spool:
+        _check_encoding(request)
+        self._store.check()
+        with self._place(), tempfile.TemporaryFile() as spool:
             options = parse_options(request.query | self._receive(request, length, spool))
             spool.seek(0)
             with self._copies:
@@ -58,6 +68,20 @@ class UploadIntake:
                 if options.dry_run:
                     return json_response(_count(products))
                 return self._keep(products, options, owner)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of the places for uploads. Raises HttpError 429 when there is none."""
+        if not self._places.acquire(blocking=False):
+            raise HttpError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many uploads at a time, try again later",
+                headers={"Retry-After": str(FULL_SECONDS)},
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _check_length(self, request: Request) -> int:
         length = request.body.length
@@ -71,19 +95,17 @@ class UploadIntake:
         return length
 
     def _receive(self, request: Request, length: int, spool: BinaryIO) -> dict[str, str]:
-        """Write the CSV of the body to `spool`; return the option fields beside it."""
+        """Write the CSV of the body to `spool`; return the option fields beside it.
+
+        Raises HttpError, and ImageError `storage_error` when the spool can't be written.
+        """
         content_type = request.headers.get("Content-Type", "")
         parser = UploadParser(content_type, length, spool, self._settings.max_csv_bytes)
-        try:
-            for piece in request.body:
+        for piece in request.body:
+            try:
                 parser.feed(piece)
-        except OSError as error:
-            logger.exception("spooling an upload")
-            raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the upload could not be stored, try again later",
-                headers={"Retry-After": "30"},
-            ) from error
+            except OSError as error:
+                raise ImageError(ErrorCode.STORAGE_ERROR, f"spooling failed: {error}") from error
         return parser.finish()
 
     def _keep(
@@ -120,6 +142,13 @@ class UploadIntake:
         }
         headers = {"Location": path, "Retry-After": str(FIRST_POLL_SECONDS)}
         return json_response(body, HTTPStatus.ACCEPTED, headers)
+
+
+def _check_encoding(request: Request) -> None:
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise HttpError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the CSV as it is, without a Content-Encoding"
+        )
 
 
 def _count(products: ProductReader) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def test_a_new_database_gets_everything(empty_database: Database) -> None:
 def test_applying_again_changes_nothing(database: Database) -> None:
     """Every start applies the schema; rows and shape stay."""
     with database.transaction() as cursor:
-        cursor.execute("insert into requests (id, options, columns, base_url) values ('a', '{}', '{}', 'b')")
+        cursor.execute(
+            "insert into requests (id, options, columns, base_url) values ('a', '{}', '{}', 'b')"
+        )
     before, names = _shape(database), _migrations(database)
     apply_schema(database)
     assert (_shape(database), _migrations(database)) == (before, names)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -43,6 +45,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
+NEVER = "0 0 1 1 *"  # or at least not while a test runs
 BUSY = Reply(b"busy", status=503, content_type="text/plain")
 
 
@@ -259,7 +262,7 @@ def test_a_small_request_that_comes_later_ends_first(
     """A large request leaves room for others."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 8)
     large_urls, small_urls = shop.serve(90, delay=0.1), shop.serve(3)
-    with shop.worker(host_concurrency=4):
+    with shop.worker(host_concurrency=4, download_concurrency=8):
         large = shop.upload(large_urls)
         wait_until(lambda: shop.request(large)["succeeded"] > 0)
         small = shop.upload(small_urls)
@@ -273,8 +276,8 @@ def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Non
     """When a turn's time is over the next one goes on at once, without any sweep."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
     monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", "0 0 1 1 *")
-    with shop.worker():
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
+    with shop.worker(download_concurrency=4):
         request_id = shop.upload(shop.serve(20, delay=0.1))
         row = shop.finish(request_id)
     assert row["succeeded"] == 20
@@ -285,8 +288,11 @@ def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Non
 # --- Trying again ----------------------------------------------------------------------------
 
 
-def test_a_passing_trouble_is_tried_again(shop: Shop) -> None:
-    """A busy origin is asked again later; the success counts once and the error is forgotten."""
+def test_a_passing_trouble_is_tried_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy origin is asked again later, without a sweep; the success counts once and the error
+    is forgotten.
+    """
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
     url = shop.origin.serve_in_turn("/busy.jpg", BUSY, BUSY, Reply(JPEG))
     with shop.worker():
         request_id = shop.upload([url])
@@ -391,7 +397,7 @@ def test_stopping_ends_what_is_under_way_and_begins_nothing(
     """After a stop nothing is running; another worker does the rest, and no image twice."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
     request_id = shop.upload(shop.serve(12, delay=0.5))
-    with shop.worker():
+    with shop.worker(download_concurrency=4):
         wait_until(lambda: sum(shop.origin.counts.values()) == 4)
     assert sorted(shop.states(request_id)) == [*["pending"] * 8, *["succeeded"] * 4]
     with shop.worker():
@@ -426,7 +432,7 @@ def test_a_worker_that_drains_takes_no_turns(shop: Shop, monkeypatch: pytest.Mon
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 2)
     slow = [shop.origin.serve(f"/slow-{n}.jpg", silent=True) for n in range(6)]
     request_id = shop.upload(slow)
-    with shop.worker(shutdown_seconds=1):
+    with shop.worker(shutdown_seconds=1, download_concurrency=2):
         wait_until(lambda: shop.states(request_id).count("running") == 2)
         before = _last_job(shop)
     assert shop.states(request_id) == ["pending"] * 6
@@ -438,23 +444,28 @@ def _last_job(shop: Shop) -> int:
     return number
 
 
-def test_a_claim_under_way_is_not_forgotten(shop: Shop) -> None:
-    """A stop while the database still thinks about a claim leaves nothing running."""
+def test_a_claim_under_way_is_not_forgotten(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop while the database still thinks about a claim leaves nothing running, although the
+    turn that claimed is over.
+    """
+    monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
     request_id = shop.upload(shop.serve(4))
-    blocker = psycopg2.connect(shop.database.conninfo)
-    with shop.worker():
-        wait_until(lambda: shop.query("select from procrastinate_workers"))
-        blocker.cursor().execute("lock table images in exclusive mode")
-        wait_until(
-            lambda: (
-                shop.query(
-                    "select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'images'"
-                )
-                or set(shop.states(request_id)) == {"succeeded"}
+    with shop.database.transaction() as cursor:
+        begin_request(cursor, request_id)
+        cursor.execute("update procrastinate_jobs set scheduled_at = 'infinity'")
+    with closing(psycopg2.connect(shop.database.conninfo)) as blocker:
+        release = Timer(0.5, blocker.rollback)
+        with shop.worker():
+            wait_until(lambda: shop.query("select from procrastinate_workers"))
+            blocker.cursor().execute("lock table images in exclusive mode")
+            with shop.database.transaction() as cursor:
+                job_queue.defer_turn(cursor, request_id, 0)
+            wait_until(
+                lambda: shop.query("select from pg_stat_activity where wait_event = 'relation'")
             )
-        )
-        blocker.rollback()
-    blocker.close()
+            release.start()
+        release.join()
     assert "running" not in shop.states(request_id)
     with shop.worker():
         assert shop.finish(request_id)["succeeded"] == 4

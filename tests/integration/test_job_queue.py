@@ -263,7 +263,8 @@ def test_a_request_with_a_job_is_not_restarted(database: Database, *, is_running
         ({}, False),
         ({"heartbeat": "20 s", "started": "100 s"}, False),
         ({"heartbeat": "31 s"}, True),
-        ({"started": "121 s"}, True),
+        ({"started": "121 s"}, False),
+        ({"started": "3601 s"}, True),
     ],
 )
 def test_a_job_that_nobody_runs_is_dropped(
@@ -275,6 +276,15 @@ def test_a_job_that_nobody_runs_is_dropped(
     _set_running(database, **age)
     assert _sweep(database) == (int(is_dropped), int(is_dropped))
     assert [job["status"] for job in _jobs(database)] == ["todo" if is_dropped else "doing"]
+
+
+def test_a_turn_that_takes_minutes_is_dropped(database: Database) -> None:
+    """A turn lasts seconds: one that is told to run for minutes could not write its end."""
+    request_id = _request(database)
+    _image(database, request_id, "pending")
+    _defer(database, defer_turn, request_id, 0)
+    _set_running(database, started="121 s")
+    assert _sweep(database) == (1, 1)
 
 
 def test_a_job_whose_worker_is_forgotten_is_dropped(database: Database) -> None:

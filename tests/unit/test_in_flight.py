@@ -38,17 +38,45 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "TOTAL_WINDOW", 6)
 
 
+async def _hold(held: InFlight, images: list[ClaimedImage]) -> None:
+    places = await held.reserve(images[0].request_id, len(images))
+    assert places == len(images)
+    await held.fill(images[0].request_id, places, images)
+
+
 def test_a_request_has_a_window_of_its_own() -> None:
     """What one request holds leaves room for others, until all of it is taken."""
 
     async def test() -> None:
-        held = InFlight()
-        assert await held.room("a") == 4
-        held.add(_images("a", 3))
-        assert (await held.room("a"), await held.room("b")) == (1, 3)
-        held.add(_images("b", 1))
-        assert (await held.room("a"), await held.room("b")) == (1, 2)
-        assert len(held) == 4
+        held = InFlight(downloads=1)
+        await _hold(held, _images("a", 3))
+        assert await held.reserve("a", 9) == 1
+        assert await held.reserve("b", 9) == 2
+        assert len(held) == 3
+
+    _run(test())
+
+
+def test_one_request_may_use_all_downloads() -> None:
+    """A worker with many downloads has a window as wide for each request."""
+
+    async def test() -> None:
+        assert await InFlight(downloads=5).reserve("a", 9) == 5
+
+    _run(test())
+
+
+def test_places_that_no_image_was_found_for_are_free_again() -> None:
+    """Two turns of a request never claim more than its window together."""
+
+    async def test() -> None:
+        held = InFlight(downloads=1)
+        places = await held.reserve("a", 9)
+        second = asyncio.create_task(held.reserve("a", 9))
+        await asyncio.sleep(0)
+        assert not second.done()
+        await held.fill("a", places, _images("a", 1))
+        assert await second == 3
 
     _run(test())
 
@@ -58,10 +86,10 @@ def test_who_finds_no_room_waits_for_it(ended: str) -> None:
     """A full worker claims again when an image ends, be it of another request."""
 
     async def test() -> None:
-        held = InFlight()
-        held.add(_images("a", 3))
-        held.add(_images("b", 3))
-        room = asyncio.create_task(held.room("a"))
+        held = InFlight(downloads=1)
+        await _hold(held, _images("a", 3))
+        await _hold(held, _images("b", 3))
+        room = asyncio.create_task(held.reserve("a", 9))
         await asyncio.sleep(0)
         assert not room.done()
         await held.discard(_images(ended, 1)[0])
@@ -74,10 +102,10 @@ def test_a_full_request_waits_for_its_own_images() -> None:
     """An image that ends elsewhere doesn't open a request's window."""
 
     async def test() -> None:
-        held = InFlight()
-        held.add(_images("a", 4))
-        held.add(_images("b", 1))
-        room = asyncio.create_task(held.room("a"))
+        held = InFlight(downloads=1)
+        await _hold(held, _images("a", 4))
+        await _hold(held, _images("b", 1))
+        room = asyncio.create_task(held.reserve("a", 9))
         await held.discard(_images("b", 1)[0])
         await asyncio.sleep(0)
         assert not room.done()
@@ -91,10 +119,10 @@ def test_the_end_is_waited_for() -> None:
     """Draining ends when the last image has."""
 
     async def test() -> None:
-        held = InFlight()
+        held = InFlight(downloads=1)
         await held.wait_empty()
         images = _images("a", 2)
-        held.add(images)
+        await _hold(held, images)
         empty = asyncio.create_task(held.wait_empty())
         await held.discard(images[1])
         await asyncio.sleep(0)
@@ -112,14 +140,14 @@ def test_an_image_that_is_claimed_again_is_held_twice() -> None:
     """
 
     async def test() -> None:
-        held = InFlight()
+        held = InFlight(downloads=1)
         (old,), (new,) = _images("a", 1, fence=1), _images("a", 1, fence=2)
-        held.add([old])
-        held.add([new])
-        assert await held.room("a") == 2
+        await _hold(held, [old])
+        await _hold(held, [new])
         await held.discard(old)
         assert held.images == [new]
         await held.discard(new)
-        assert (len(held), await held.room("a")) == (0, 4)
+        assert len(held) == 0
+        assert await held.reserve("a", 9) == 4
 
     _run(test())
