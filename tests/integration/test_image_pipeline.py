@@ -1,0 +1,137 @@
+"""What a failed attempt at an image means: another try, one that doesn't count, or the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from async_database import AsyncDatabase
+from database_helper import Database
+from image_pipeline import (
+    FIRST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    POSTPONED_SECONDS,
+    ImagePipeline,
+    _retry_seconds,
+)
+from image_queue import ClaimedImage, ImageState, Outcome
+from image_store import ImageStore
+from request_options import ImageOptions
+from settings import Settings
+from tests.images import photo, saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.origin import Origin
+
+JPEG = saved(photo(64, 48), "JPEG")
+AWAY = "host=/nowhere dbname=nothing"
+
+
+def _process(
+    folder: Path,
+    image: ClaimedImage,
+    sources: str = "",
+    prepare: Callable[[ImagePipeline], None] = lambda _: None,
+) -> Outcome:
+    """Send one image through a pipeline over a database that is away."""
+
+    async def process() -> Outcome:
+        settings: dict[str, Any] = {"_env_file": None, "compress_processes": 1}
+        database = AsyncDatabase(Database(AWAY))
+        store = ImageStore(f"file:{folder}")
+        pipeline = ImagePipeline(Settings(**settings, allowed_sources=sources), database, store)
+        prepare(pipeline)
+        try:
+            return await pipeline.process(image, ImageOptions())
+        finally:
+            pipeline.close()
+            database.close()
+
+    return asyncio.run(process())
+
+
+def _image(url: str, attempts: int = 0, repeats: int | None = None) -> ClaimedImage:
+    return ClaimedImage("ab" * 16, 7, 3, attempts, url, repeats)
+
+
+def test_an_image_goes_through(tmp_path: Path, origin: Origin) -> None:
+    """Its outcome is that of this claim, with one more attempt, and says where it came from."""
+    url = origin.serve("/a.jpg", JPEG, headers={"ETag": '"1"', "Last-Modified": "yesterday"})
+    outcome = _process(tmp_path, _image(url, attempts=2), origin.authority)
+    assert (outcome.request_id, outcome.n, outcome.fence, outcome.attempts) == ("ab" * 16, 7, 3, 3)
+    assert (outcome.state, outcome.bytes_in, outcome.format) == ("succeeded", len(JPEG), "jpeg")
+    assert (outcome.etag, outcome.last_modified) == ('"1"', "yesterday")
+
+
+def test_what_we_lack_ourselves_postpones_an_image(tmp_path: Path) -> None:
+    """While the database is away a repetition can't know its twin; that is no attempt at it."""
+    outcome = _process(tmp_path, _image("http://127.0.0.1:1/a.jpg", attempts=1, repeats=2))
+    assert (outcome.state, outcome.attempts) == (ImageState.PENDING, 1)
+    assert outcome.retry_seconds == POSTPONED_SECONDS
+    assert outcome.error_code is None
+
+
+def test_decoders_that_can_not_be_had_postpone_an_image(tmp_path: Path, origin: Origin) -> None:
+    """That is no fault of the image, whatever number of attempts it has had."""
+    url = origin.serve("/a.jpg", JPEG)
+    outcome = _process(
+        tmp_path,
+        _image(url, attempts=3),
+        origin.authority,
+        prepare=lambda pipeline: pipeline._decoders.close(),
+    )
+    assert (outcome.state, outcome.attempts, outcome.error_code) == (ImageState.PENDING, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "state"),
+    [(0, ImageState.PENDING), (2, ImageState.PENDING), (3, ImageState.FAILED)],
+)
+def test_a_passing_trouble_ends_with_the_last_attempt(
+    tmp_path: Path, origin: Origin, attempts: int, state: ImageState
+) -> None:
+    """DOWNLOAD_ATTEMPTS is 4: the fourth failure is the end."""
+    url = origin.serve("/a.jpg", status=503)
+    outcome = _process(tmp_path, _image(url, attempts), origin.authority)
+    assert (outcome.state, outcome.attempts) == (state, attempts + 1)
+    assert (outcome.error_code, outcome.http_status) == ("http_503", 503)
+    assert outcome.error_detail
+
+
+def test_a_lasting_trouble_ends_with_the_first_attempt(tmp_path: Path, origin: Origin) -> None:
+    """Nobody asks again for what is not there."""
+    outcome = _process(tmp_path, _image(origin.url("/a.jpg")), origin.authority)
+    assert (outcome.state, outcome.error_code) == (ImageState.FAILED, "http_404")
+
+
+def test_a_bug_fails_one_image_without_telling_of_itself(tmp_path: Path) -> None:
+    """What nobody expected is our fault and is logged, not shown."""
+
+    def spoil(pipeline: ImagePipeline) -> None:
+        pipeline._downloads.shutdown()
+
+    outcome = _process(tmp_path, _image("http://192.0.2.1/a.jpg"), prepare=spoil)
+    assert (outcome.state, outcome.error_code) == (ImageState.FAILED, "internal_error")
+    assert outcome.error_detail == "something went wrong on our side"
+
+
+@pytest.mark.parametrize("attempts", range(12))
+def test_pauses_grow_up_to_a_limit_and_are_spread(attempts: int) -> None:
+    """Each pause is about twice the one before, with jitter, so that retries don't march."""
+    expected = min(FIRST_RETRY_SECONDS * 2**attempts, LONGEST_RETRY_SECONDS)
+    pauses = {_retry_seconds(attempts, None) for _ in range(50)}
+    assert len(pauses) > 40
+    assert all(0.5 * expected <= pause <= 1.5 * expected for pause in pauses)
+
+
+@pytest.mark.parametrize(("asked", "least"), [(0.0, 0.0), (0.1, 0.5), (30.0, 30.0), (600.0, 600.0)])
+def test_an_origin_s_longer_pause_goes_before(asked: float, least: float) -> None:
+    """Retry-After may lengthen a pause, not shorten it."""
+    pause = _retry_seconds(0, asked)
+    assert pause >= least
+    assert pause <= max(asked, 1.5 * FIRST_RETRY_SECONDS)
