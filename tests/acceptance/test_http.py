@@ -291,6 +291,12 @@ def test_csv_content_types(service: Service, content_type: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def test_encoded_body(service: Service) -> None:
+    """A packed CSV is not taken for a plain one."""
+    headers = {"Content-Type": "text/csv", "Content-Encoding": "gzip"}
+    assert_problem(service.request("POST", "/upload", data=CSV, headers=headers), 415)
+
+
 def test_no_length(service: Service) -> None:
     """A body without a length is refused."""
     head = "POST /upload HTTP/1.1\nHost: a\nContent-Type: text/csv"
@@ -461,6 +467,7 @@ def test_status_while_running(service: Service, module_origin: Origin) -> None:
     answer = service.get(f"/status/{request_id}")
     status = answer.json()
     assert int(answer.headers["Retry-After"]) > 0
+    assert service.get(f"/status/{request_id}").headers["ETag"] == answer.headers["ETag"]
     assert status["status"] == "processing"
     assert status["started_at"]
     assert status["finished_at"] is None
@@ -866,6 +873,7 @@ def test_public_paths_need_no_key(keyed: Service) -> None:
     """The page, the probes and the files whose names can't be guessed are for everybody."""
     for path in ("/", "/web/app.js", "/web/style.css", "/healthz", "/readyz"):
         assert keyed.get(path).status_code == 200
+    assert keyed.get(f"/samples/{SAMPLES[0]}").status_code == 200  # or test.csv would fail
     for path in (f"/static/{UNKNOWN_ID}.csv", f"/uploads/{UNKNOWN_ID}/{UNKNOWN_ID}-1.jpg"):
         assert_problem(keyed.get(path), 404)
 
@@ -902,6 +910,24 @@ def test_database_is_away(tmp_path: Path) -> None:
     finally:
         database.close()
         postgres.stop()
+
+
+def test_store_is_away(tmp_path: Path, new_database: NewDatabase) -> None:
+    """An upload whose images could not be stored is not taken."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    storage = f"file:{folder}"
+    with Service(tmp_path, new_database(), "--no-worker", STORAGE_URL=storage) as service:
+        assert service.upload(CSV).status_code == 202
+        folder.rename(tmp_path / "elsewhere")
+        _assert_unavailable(service.get("/readyz"))
+        _assert_unavailable(service.upload(CSV))
+        (tmp_path / "elsewhere").rename(folder)
+        (folder / "uploads").write_text("not a folder")
+        _assert_unavailable(service.upload(CSV))
+        (folder / "uploads").unlink()
+        assert service.upload(CSV).status_code == 202
+        assert service.count_rows()["requests"] == 2
 
 
 def _assert_unavailable(answer: requests.Response) -> None:

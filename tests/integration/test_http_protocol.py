@@ -247,6 +247,7 @@ def test_query_is_decoded(client: Client) -> None:
         (b"GET /echo\r\n\r\n", 400),
         (b"POST /echo\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
+        (b"  \r\n\r\n", 400),
         (b"\x16\x03\x01\x02\0\x01\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1 more\r\nHost: a\r\n\r\n", 400),
         (b"GET /echo HTTP/one\r\nHost: a\r\n\r\n", 400),
@@ -547,3 +548,60 @@ def _wait_until_served(server: HttpServer) -> None:
             if client.ask(GET).status == 200:
                 return
     raise AssertionError("there was never room again")
+
+
+def test_draining_waits_for_the_answers_under_way() -> None:
+    """A server that stops sends what it began, and closes the connection behind it."""
+    began, may_end = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Response:
+        began.set()
+        assert may_end.wait(PATIENCE_SECONDS)
+        return Response(HTTPStatus.OK, b"whole")
+
+    with HttpServer("127.0.0.1", 0) as server:
+        server.start(answer)
+        with Client(server) as connection:
+            connection.sock.sendall(GET)
+            assert began.wait(PATIENCE_SECONDS)
+            server.shutdown()  # or that alone would keep it for a while
+            draining = threading.Thread(target=server.drain, args=(PATIENCE_SECONDS,))
+            draining.start()
+            draining.join(0.2)
+            assert draining.is_alive()
+            may_end.set()
+            reply = connection.sock.makefile("rb").read()
+            draining.join(PATIENCE_SECONDS)
+            assert not draining.is_alive()
+    assert reply.endswith(b"whole")
+    assert b"Connection: close" in reply
+
+
+def test_draining_does_not_wait_for_ever() -> None:
+    """An answer that doesn't end is left behind after the time that it had."""
+    began, may_end = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Response:
+        began.set()
+        may_end.wait(PATIENCE_SECONDS)
+        return Response(HTTPStatus.OK)
+
+    with HttpServer("127.0.0.1", 0) as server:
+        server.start(answer)
+        with Client(server) as connection:
+            connection.sock.sendall(GET)
+            assert began.wait(PATIENCE_SECONDS)
+            server.drain(0.05)
+            may_end.set()
+
+
+def test_control_characters_stay_out_of_the_log(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path that would steer a terminal is logged in printable characters."""
+    with caplog.at_level("INFO"):
+        client.ask(b"GET /\x1b[31mred\x07 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").assert_problem(
+            400
+        )
+    assert "\\x1b[31mred\\x07" in caplog.text
+    assert "\x1b" not in caplog.text

@@ -22,6 +22,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import image_pipeline
 import image_processor
+import image_queue
 import in_flight
 import job_queue
 from csv_validator import ProductRow
@@ -244,6 +245,16 @@ def test_a_url_that_comes_fifty_times_is_fetched_once(shop: Shop) -> None:
     slots = [slot for cell in shop.output(request_id) for slot in cell]
     assert len(set(slots)) == len(slots) == 51
     assert [image["reused"] for image in shop.images(request_id)].count(True) == 49
+
+
+def test_repetitions_come_in_portions(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a URL is repeated, no transaction has to release all of them at once."""
+    monkeypatch.setattr(image_queue, "REPEATS_AT_A_TIME", 2)
+    monkeypatch.setattr(job_queue, "SWEEP_CRON", "0 0 1 1 *")
+    with shop.worker():
+        request_id = shop.upload(shop.serve(1) * 21, shop.serve(1) * 4)
+        assert shop.finish(request_id)["succeeded"] == 25
+    assert set(shop.origin.counts.values()) == {1}
 
 
 def test_repetitions_of_a_failure_fail_alike(shop: Shop) -> None:
