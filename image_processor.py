@@ -44,6 +44,7 @@ LEASE_SECONDS: Final = 60.0
 RENEW_SECONDS: Final = LEASE_SECONDS / 3
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
+LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
@@ -276,6 +277,7 @@ class WorkerThread:
         upkeep.cancel()
         await asyncio.gather(upkeep, return_exceptions=True)
         await processor.close()
+        await _end_other_tasks()
 
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
@@ -296,6 +298,15 @@ class WorkerThread:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+
+async def _end_other_tasks() -> None:
+    """Cancel what an engine without its database left behind; wait a moment for its end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=LAST_SECONDS)
 
 
 def main() -> None:

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from database_helper import Database
     from tests.origin import Origin
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
