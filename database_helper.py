@@ -1,6 +1,7 @@
-"""PostgreSQL: the one door to it. No other module imports psycopg2.
+"""PostgreSQL: the one door to it.
 
-Owns the connection pool, transactions, and the statements of uploads and of reading: one short
+No other module imports psycopg2, but for the look of `embedded_postgres` whether its server
+answers. Owns the connections, transactions, and the statements of uploads and of reading: one short
 function each, named for its meaning. Functions take the cursor of an open transaction, so that
 callers decide what commits together. `schema.sql` explains the tables, `database_schema`
 applies it, `image_queue` has the statements of the work itself.

@@ -1,9 +1,9 @@
 """What can go wrong, and what a client may hear of it.
 
 Owns the base class of every error that the service raises on purpose and the closed
-vocabulary of image error codes. Turning an `HttpError` into a response is `server`'s
-business, turning an `ImageError` into a row is `image_processor`'s. Anything that is not a
-`ServiceError` is a bug: it is logged with its traceback and told to nobody.
+vocabulary of image error codes. Turning an `HttpError` into a response is `http_protocol`'s
+business, turning an `ImageError` into an outcome is `image_pipeline`'s. Anything that is not
+a `ServiceError` is a bug: it is logged with its traceback and told to nobody.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
-from image_store import image_key
+from storage_keys import image_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
@@ -315,10 +315,12 @@ def main() -> None:
         description="A worker alone: works requests off until Ctrl-C. Run any number of them over "
         "one DATABASE_URL and STORAGE_URL; README.md has the settings."
     ).parse_args()
-    with (
-        service_process() as process,
-        WorkerThread(process.settings, process.database, process.store),
-    ):
+    with service_process() as process, ExitStack() as stack:
+        settings = process.settings
+        if settings.public_url:
+            # The server is elsewhere, and what listens here on its port is somebody else's.
+            settings = settings.with_port(0)
+        stack.enter_context(WorkerThread(settings, process.database, process.store))
         print("Working until Ctrl-C", flush=True)  # noqa: T201  # a command speaks by printing
         process.wait_for_signal()
 

@@ -1,7 +1,7 @@
 """The store: bytes under keys, on disk or in an S3 bucket.
 
-Owns durability (what `put` returned from survives a crash) and safe reading by key. Keys are
-`uploads/<id>/<id>-<n>.<ext>` and `static/<id>.csv`; whoever calls makes them, strictly.
+Owns durability (what `put` returned from survives a crash) and safe reading by key. What the
+keys are is `storage_keys`' business.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ CHUNK_BYTES: Final = 256 * 1024
 FREE_BYTES: Final = 16 * 2**20  # a disk with less is taken for full
 FOLDERS: Final = ("uploads", "static")
 _FILE_SCHEME: Final = "file:"
-_EXTENSIONS: Final = {"jpeg": "jpg"}  # the others are called as their format
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +36,6 @@ class StoredObject:
     size: int
     etag: str
     modified: float  # seconds since the epoch
-
-
-def image_key(request_id: str, n: int, image_format: str) -> str:
-    """Return the key of an output image."""
-    extension = _EXTENSIONS.get(image_format, image_format)
-    return f"uploads/{request_id}/{request_id}-{n}.{extension}"
-
-
-def output_csv_key(request_id: str) -> str:
-    """Return the key of a request's output CSV."""
-    return f"static/{request_id}.csv"
-
-
-def report_csv_key(request_id: str) -> str:
-    """Return the key of a request's report."""
-    return f"static/{request_id}-report.csv"
 
 
 class ImageStore:

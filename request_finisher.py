@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import image_queue
 from database_helper import select_images, select_request, update_output_urls
-from image_store import output_csv_key, report_csv_key
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
 from request_view import is_finished, output_url
+from storage_keys import output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ _WHOLE_NUMBER = re.compile(r"[0-9]{1,12}")
 class OutputFormat(StrEnum):
     """What an output image is stored as."""
 
-    KEEP = "keep"  # the input's own; BMP and TIFF become JPEG, PNG with transparency
+    KEEP = "keep"  # the input's own; BMP and TIFF become JPEG, PNG with transparency or if smaller
     JPEG = "jpeg"
     PNG = "png"
     WEBP = "webp"

@@ -7,7 +7,7 @@ from typing import Any
 
 from errors import is_retryable
 from image_queue import ImageState, RequestStatus
-from image_store import image_key, output_csv_key, report_csv_key
+from storage_keys import image_key, output_csv_key, report_csv_key
 
 Row = dict[str, Any]
 

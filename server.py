@@ -30,7 +30,6 @@ from file_response import file_response, is_unchanged
 from http_protocol import HttpServer, Response, json_response
 from image_processor import WorkerThread
 from image_queue import ImageState
-from image_store import output_csv_key, report_csv_key
 from paging import (
     image_cursor,
     parse_image_cursor,
@@ -40,6 +39,7 @@ from paging import (
 )
 from request_view import image_document, is_finished, status_document
 from service_process import service_process
+from storage_keys import output_csv_key, report_csv_key
 from upload_intake import UploadIntake
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """An upload's body, taken apart as it arrives: the CSV's bytes and the option fields.
 
-Owns what the body of `POST /upload` may be. Opens no socket: `server` feeds it what came and
+Owns what the body of `POST /upload` may be. Opens no socket: `upload_intake` feeds it what came and
 bounds the body's length as a whole; what options mean is `request_options`', what the CSV holds
 `csv_validator`'s business.
 """

@@ -34,7 +34,6 @@ _LOWEST_QUALITY_WHILE_SHRINKING = 30  # but at half the size any quality is righ
 # A small photo that had to be turned may grow; this far the quality goes down against that.
 _UPRIGHT_QUALITY_STEP = 10
 _LOWEST_UPRIGHT_QUALITY = 35
-_EXTENSIONS = {TargetFormat.JPEG: "jpg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,6 @@ class CompressedImage:
     width: int
     height: int
     quality: str
-
-    @property
-    def extension(self) -> str:
-        """Return the end of the file's name."""
-        return _EXTENSIONS.get(TargetFormat(self.format), self.format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from errors import ErrorCode, ImageError
-from image_store import CHUNK_BYTES, ImageStore, image_key, output_csv_key, report_csv_key
+from image_store import CHUNK_BYTES, ImageStore
+from storage_keys import image_key, output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,8 +14,9 @@ from csv_validator import ProductRow
 from database_helper import copy_products, insert_request, select_request
 from errors import ImageError
 from image_queue import ImageState, Outcome, begin_request, claim_images, record_outcomes
-from image_store import ImageStore, output_csv_key, report_csv_key
+from image_store import ImageStore
 from request_finisher import write_outputs
+from storage_keys import output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
     from pathlib import Path
