@@ -250,6 +250,25 @@ def test_a_connection_that_dies_under_way_is_told(database: Database, moment: st
     assert _rows(database, "select * from images") == []
 
 
+def test_a_server_that_became_read_only_is_left(small: Database) -> None:
+    """After a failover the old primary still answers: the next transaction connects anew."""
+
+    def write(*, read_only: bool) -> int:
+        with small.transaction() as cursor:
+            if read_only:
+                cursor.execute("set transaction read only")
+            copy_products(cursor, ID, [_product()])
+            cursor.execute("select pg_backend_pid() as pid")
+            row = cursor.fetchone()
+        assert row
+        return int(row["pid"])
+
+    first: int = _rows(small, "select pg_backend_pid() as pid")[0]["pid"]
+    with pytest.raises(DatabaseUnavailableError):
+        write(read_only=True)
+    assert write(read_only=False) != first
+
+
 def test_more_threads_than_connections_wait_for_their_turn(small: Database) -> None:
     """A small pool serves many threads, never with more connections than it may have."""
     highest = 0

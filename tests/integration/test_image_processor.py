@@ -409,6 +409,7 @@ def test_stopping_ends_what_is_under_way_and_begins_nothing(
     with shop.worker(download_concurrency=4):
         wait_until(lambda: sum(shop.origin.counts.values()) == 4)
     assert sorted(shop.states(request_id)) == [*["pending"] * 8, *["succeeded"] * 4]
+    assert [image["fence"] for image in shop.images(request_id)] == [*[1] * 4, *[0] * 8]
     with shop.worker():
         assert shop.finish(request_id)["succeeded"] == 12
     assert set(shop.origin.counts.values()) == {1}
