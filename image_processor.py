@@ -31,6 +31,8 @@ from service_process import service_process
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import procrastinate.worker
+
     from database_helper import Cursor, Database
     from image_queue import ClaimedImage, Outcome
     from image_store import ImageStore
@@ -232,6 +234,7 @@ class WorkerThread:
         self._store = store
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._worker: procrastinate.worker.Worker | None = None
         self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
 
     def __enter__(self) -> Self:
@@ -267,7 +270,10 @@ class WorkerThread:
         ended, _ = await asyncio.wait([stop, upkeep, engine], return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()  # raises what ended a task that should run for ever
-        engine.cancel()  # no further turn; those under way end
+        if self._worker:
+            self._worker.stop()  # no further turn; those under way end
+        else:
+            engine.cancel()
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):
                 await processor.drain()
@@ -287,17 +293,28 @@ class WorkerThread:
                 async with app.open_async():
                     await processor.sweep()
                     pause = RESTART_SECONDS
-                    # Half of the time: the other is for the engine to write that jobs ended.
-                    await job_queue.run_worker(
-                        app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds / 2
-                    )
+                    await self._run_worker(app)
                 reason = "it lost its connection"
             except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
                 reason = str(error).strip().partition("\n")[0]
+            if self._stop.is_set():
+                return
             logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+    async def _run_worker(self, app: procrastinate.App) -> None:
+        if self._stop.is_set():  # the cancellation was swallowed while the engine connected
+            return
+        # Half of the time: the other is for the engine to write that jobs ended.
+        self._worker = job_queue.make_worker(
+            app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds / 2
+        )
+        try:
+            await self._worker.run()
+        finally:
+            self._worker = None
 
 
 async def _end_other_tasks() -> None:

@@ -16,6 +16,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import procrastinate
+import procrastinate.worker
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,9 +80,15 @@ def build_app(conninfo: str, worker: Worker) -> procrastinate.App:
     return app
 
 
-async def run_worker(app: procrastinate.App, *, concurrency: int, grace_seconds: float) -> None:
-    """Run jobs until cancelled; then turns get `grace_seconds` to end."""
-    await app.run_worker_async(
+def make_worker(
+    app: procrastinate.App, *, concurrency: int, grace_seconds: float
+) -> procrastinate.worker.Worker:
+    """Return the engine's worker; after its `stop`, jobs get `grace_seconds` to end.
+
+    It is to be stopped, not cancelled: the engine's driver may swallow a cancellation.
+    """
+    return procrastinate.worker.Worker(
+        app,
         queues=[QUEUE],
         concurrency=concurrency,
         fetch_job_polling_interval=POLL_SECONDS,

@@ -21,8 +21,8 @@ from job_queue import (
     defer_finish,
     defer_turn,
     drop_stalled_jobs,
+    make_worker,
     restart_idle_requests,
-    run_worker,
 )
 
 if TYPE_CHECKING:
@@ -374,12 +374,11 @@ def _with_engine(
         recorder = Recorder(database, *troubles)
         app = build_app(database.conninfo, recorder)
         async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
-            engine = asyncio.create_task(
-                run_worker(app, concurrency=2, grace_seconds=grace_seconds)
-            )
+            worker = make_worker(app, concurrency=2, grace_seconds=grace_seconds)
+            engine = asyncio.create_task(worker.run())
             await test(recorder)
-            engine.cancel()
-            await asyncio.gather(engine, return_exceptions=True)
+            worker.stop()
+            await engine
         return recorder
 
     return asyncio.run(run())
