@@ -218,6 +218,10 @@ class _Handler(socketserver.StreamRequestHandler):
         super().finish()
 
     def _read_request(self) -> RecordedRequest | None:
+        if self.rfile.peek(1)[:1] == b"\x16":  # type: ignore[attr-defined]  # TLS, spoken to a plain server
+            self.rfile.read(int.from_bytes(self.rfile.read(5)[3:], "big"))
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            return None
         words = self.rfile.readline(65536).decode("latin-1").split()
         if len(words) != 3:  # method, path, version
             return None
