@@ -17,11 +17,17 @@ create table if not exists schema_migrations (
 --
 --   pending ──► processing ──► completed               every image succeeded
 --      │            │     └──► completed_with_errors   some failed
---      │            └────────► failed                  no image succeeded
---      └──► cancelling ──────► cancelled
+--      │            ├────────► failed                  no image succeeded
+--      └────────────┴──► cancelling ──► cancelled
+--
+-- A retry leads from completed_with_errors, failed and cancelled back to processing.
 --
 -- The counters are kept in the same transaction as the images' own states, so that a status
 -- costs one row however many images there are.
+--
+-- Whoever writes the CSVs of a request takes the finish of it: that raises `fence` and sets a
+-- lease. The final status is set only where `fence` is still its own, so that one who was stopped
+-- meanwhile changes nothing; a retry and a deletion raise `fence` too.
 create table if not exists requests (
     id text primary key,                    -- 32 hex digits of a random UUID
     status text not null default 'pending' check (status in (
@@ -42,15 +48,31 @@ create table if not exists requests (
     succeeded integer not null default 0,
     failed integer not null default 0,
     cancelled integer not null default 0,
+    done_before integer not null default 0, -- ended when the newest run began: a retry has few to do
     bytes_in bigint not null default 0,     -- of the images that succeeded
     bytes_out bigint not null default 0,
-    errors_by_code jsonb not null default '{}'
+    errors_by_code jsonb not null default '{}',
+    fence integer not null default 0,       -- finishes taken and retries so far
+    lease_until timestamptz                 -- of the finish, while its CSVs are written
 ) with (fillfactor = 50);                   -- counters change often: room for HOT updates
 
 -- GET /requests: newest first.
 create index if not exists requests_newest on requests (created_at desc, id desc);
 -- The sweeper: what is not finished.
 create index if not exists requests_unfinished on requests (id) where finished_at is null;
+-- Retention: what was finished long ago.
+create index if not exists requests_finished on requests (finished_at) where finished_at is not null;
+
+-- What is left of a deleted request: that there was one, until nothing of it is left, and after.
+create table if not exists deleted_requests (
+    id text primary key,
+    owner text,                             -- as it was in requests
+    deleted_at timestamptz not null default now(),
+    purged_at timestamptz                   -- its files and rows are gone
+);
+-- The sweeper: what is still to be purged.
+create index if not exists deleted_requests_unpurged on deleted_requests (id)
+ where purged_at is null;
 
 -- One row per product, in input order. The cells are as they were in the input.
 -- No foreign key here nor on images: a million look-ups of one parent per upload would tell
@@ -77,7 +99,12 @@ create table if not exists image_links (
 --
 -- A worker claims pending images (FOR UPDATE SKIP LOCKED), which raises `fence` and sets a lease
 -- by the database's clock. It writes a result only where `fence` is still its own and the state
--- is still running: a worker that was stopped past its lease changes nothing.
+-- is still running: a worker that was stopped past its lease changes nothing. Its file has the
+-- fence in its name until the row of a success names it (output_files.py).
+--
+-- A lease that runs out tells of a worker that died, not of what it died of. So the first loss
+-- counts against every image that it held; from then on an image counts losses only while it is
+-- alone in a decoder (`is_decoding`), and the third one ends it.
 create table if not exists images (
     request_id text not null,
     n integer not null,                     -- 1, 2, … over the whole CSV: the output's number
@@ -92,6 +119,8 @@ create table if not exists images (
     lease_until timestamptz,                -- while running
     fence integer not null default 0,       -- claims so far
     attempts integer not null default 0,    -- tries that ended, good or bad
+    losses integer not null default 0,      -- workers that may have died of it
+    is_decoding boolean not null default false, -- set only for images with a loss
     repeats integer,                        -- n of an earlier image with the same URL
     reused boolean not null default false,  -- stored without a download of its own
     error_code text,
