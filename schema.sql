@@ -151,3 +151,37 @@ create index if not exists images_running on images (lease_until) where state = 
 create index if not exists images_repeating on images (request_id, repeats) where due_at = 'infinity';
 -- GET /status/{id}/images?state=failed: few among many.
 create index if not exists images_failed on images (request_id, n) where state = 'failed';
+
+-- One row per event that a client is told of: the outbox, written in the transaction that sets a
+-- request's final status. A request that finishes anew after a retry has another row.
+--
+--   pending ──claim──► sent ──► delivered   2xx
+--      ▲                │ └───► failed      410, or no try is left
+--      └── another try, ┘
+--          lease expired
+--
+-- Claiming leaves the state as it is: it raises `fence` and sets a lease by the database's clock.
+-- The answer is recorded only where `fence` is still the sender's own. A sender that died after
+-- the receiver had its event leads to a second delivery with the same id, by which receivers tell.
+create table if not exists webhooks (
+    id text primary key,                    -- msg_…: the header webhook-id, the same at every try
+    request_id text not null references requests (id) on delete cascade,
+    url text not null,                      -- without credentials
+    body text not null,                     -- JSON, as it was when the request finished
+    state text not null default 'pending' check (state in (
+        'pending',                          -- to be sent from due_at on
+        'delivered', 'failed')),
+    attempts integer not null default 0,    -- tries that ended, since the event or its replay
+    due_at timestamptz not null default now(),
+    lease_until timestamptz,                -- while it is being sent
+    fence integer not null default 0,       -- claims and replays so far
+    last_status integer,                    -- of the receiver's newest answer, where there was one
+    last_error text,                        -- why the newest try was no delivery
+    created_at timestamptz not null default now(),
+    delivered_at timestamptz
+);
+
+-- The webhook of a request's status: its newest.
+create index if not exists webhooks_of_request on webhooks (request_id, created_at desc);
+-- The sweeper: what is due.
+create index if not exists webhooks_pending on webhooks (due_at) where state = 'pending';
