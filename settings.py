@@ -25,10 +25,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from address_policy import parse_allowed_source
 from errors import SettingsError
+from webhook import parse_secret
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_KEYS = "none"
-_SECRET = {"API_KEYS", "DATABASE_URL"}  # named in an error, never shown
+_SECRET = {"API_KEYS", "DATABASE_URL", "WEBHOOK_SECRET"}  # named in an error, never shown
 
 
 def _comma_separated(text: str) -> list[str]:
@@ -83,6 +84,7 @@ def _is_loopback(host: str) -> bool:
 Sources = Annotated[frozenset[str], NoDecode, BeforeValidator(_sources)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_ports)]
 KeyDigests = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_key_digests)]
+WebhookSecret = Annotated[bytes | None, BeforeValidator(parse_secret)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -122,6 +124,8 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1
     )
     shutdown_seconds: Seconds = 30
+
+    webhook_secret: WebhookSecret = Field(default=None, repr=False)  # the key itself
 
     log_format: Literal["text", "json"] = "text"
 

@@ -59,7 +59,7 @@ def refusal(status: int, headers: Mapping[str, str]) -> ImageError:
     )
 
 
-def retry_after(value: str) -> float | None:
+def retry_after(value: str, at_most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
     """Return the seconds to wait by either form of RFC 9110 section 10.2.3, None by neither."""
     if _SECONDS.fullmatch(value.strip()):
         seconds = float(value)
@@ -69,7 +69,7 @@ def retry_after(value: str) -> float | None:
             seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+    return min(max(seconds, 0.0), at_most)
 
 
 def declared_length(headers: Mapping[str, str]) -> int | None:

@@ -58,6 +58,7 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "host_concurrency": 8,
         "compress_processes": os.cpu_count(),
         "shutdown_seconds": 30,
+        "webhook_secret": None,
         "log_format": "text",
     }
 
@@ -83,6 +84,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("MAX_IMAGE_BYTES", "1.5 kb", 1500),
         ("CONNECT_SECONDS", "0.5", 0.5),
         ("COMPRESS_PROCESSES", "3", 3),
+        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 8}", b"ABC" * 8),
+        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 21}QQ==", b"ABC" * 21 + b"A"),
         ("LOG_FORMAT", "json", "json"),
         ("PORT", "", 8000),
     ],
@@ -163,6 +166,30 @@ def test_a_bad_key_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, text:
         _load(monkeypatch, API_KEYS=text)
     assert caught.value.detail.startswith("API_KEYS: takes SHA-256 digests")
     assert text not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("hunter2", "whsec_", "whsec_hunter2", f"wsec_{'QUJD' * 8}", "QUJD" * 8),
+        *(f"whsec_{'QUJD' * 7}QUI=", f"whsec_{'QUJD' * 21}QUI=", f"whsec_{'QUJD' * 8}QQ"),
+        *(f"whsec_{'QUJD' * 8}-_-_", f"whsec_ {'QUJD' * 8}"),
+    ],
+)
+def test_a_bad_webhook_secret_is_named_but_not_shown(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Another prefix, no base64, or a key of a length that the standard has not: no start."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, WEBHOOK_SECRET=text)
+    takes = "takes whsec_ and then the base64 of 24 to 64 random bytes"
+    assert caught.value.detail == f"WEBHOOK_SECRET: {takes}"
+
+
+def test_a_webhook_secret_stays_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that get into a log or a traceback tell no key."""
+    settings = _load(monkeypatch, WEBHOOK_SECRET=f"whsec_{'QUJD' * 8}")
+    assert "ABC" not in repr(settings)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "shop.example"])

@@ -1,0 +1,118 @@
+"""The statements of webhooks: an event is written, claimed, and its answer recorded.
+
+The rows of `webhooks` are an outbox and the truth (`schema.sql` draws their states). Every
+function takes the cursor of an open transaction and opens none; waking workers is
+`job_queue`'s, sending `webhook_sender`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from request_view import status_document
+from webhook import ClaimedWebhook, event_body, new_webhook_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from database_helper import Cursor
+    from webhook import Delivery
+
+RESTARTS: Final = 100  # of what is due, woken by one sweep: an outage of receivers is no flood
+
+# Beside the state: a lease that ran out is nobody's, so nothing has to be given back.
+_IS_DUE: Final = "state = 'pending' and due_at <= now() and coalesce(lease_until <= now(), true)"
+
+
+def enqueue_webhook(cursor: Cursor, request: dict[str, Any]) -> bool:
+    """Write the event of a request in the transaction that finished it; tell whether it asked.
+
+    `request` is the finished row. The event is what the status says now, for good.
+    """
+    url = request["options"].get("webhook_url")
+    if not url:
+        return False
+    body = event_body(status_document(request, request["base_url"]))
+    cursor.execute(
+        "insert into webhooks (id, request_id, url, body) values (%s, %s, %s, %s)",
+        (new_webhook_id(), request["id"], url, body),
+    )
+    return True
+
+
+def claim_webhook(
+    cursor: Cursor, request_id: str, *, lease_seconds: float
+) -> ClaimedWebhook | None:
+    """Claim the event of a request that has been due for longest; None if none is."""
+    cursor.execute(
+        f"""with due as materialized (
+               select id from webhooks where request_id = %s and {_IS_DUE}
+                order by due_at limit 1 for update skip locked)
+           update webhooks w set fence = fence + 1,
+                  lease_until = now() + make_interval(secs => %s)
+             from due where w.id = due.id
+        returning w.id, request_id, fence, attempts, url, body""",  # noqa: S608  # our own words
+        (request_id, lease_seconds),
+    )
+    row = cursor.fetchone()
+    return ClaimedWebhook(**row) if row else None
+
+
+def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> bool:
+    """Write what came of a try; tell whether it was still ours to write.
+
+    One whose fence is no longer its event's changes nothing.
+    """
+    cursor.execute(
+        """update webhooks set state = %(state)s, attempts = %(attempts)s, lease_until = null,
+                  due_at = now() + make_interval(secs => %(retry_seconds)s),
+                  last_status = %(last_status)s, last_error = %(last_error)s,
+                  delivered_at = case %(state)s when 'delivered' then now() end
+            where id = %(id)s and fence = %(fence)s""",
+        {
+            "id": webhook.id,
+            "fence": webhook.fence,
+            "state": delivery.state,
+            "attempts": delivery.attempts,
+            "retry_seconds": delivery.retry_seconds,
+            "last_status": delivery.last_status,
+            "last_error": delivery.last_error,
+        },
+    )
+    return cursor.rowcount == 1
+
+
+def replay_webhook(cursor: Cursor, request_id: str) -> bool:
+    """Make the newest event of a request due now, as if never tried; tell whether there is one.
+
+    An answer to a try that is under way changes nothing any more.
+    """
+    cursor.execute(
+        """update webhooks set state = 'pending', attempts = 0, due_at = now(),
+                  lease_until = null, fence = fence + 1,
+                  last_status = null, last_error = null, delivered_at = null
+            where id = (select id from webhooks where request_id = %s
+                         order by created_at desc limit 1)""",
+        (request_id,),
+    )
+    return cursor.rowcount == 1
+
+
+def select_next_webhook_due(cursor: Cursor, request_id: str) -> datetime | None:
+    """Return when the next event of a request is to be sent; None if none waits."""
+    cursor.execute(
+        "select min(due_at) as due_at from webhooks where request_id = %s and state = 'pending'",
+        (request_id,),
+    )
+    row = cursor.fetchone()
+    return row["due_at"] if row else None
+
+
+def select_due_webhooks(cursor: Cursor) -> Sequence[str]:
+    """Return requests with events that are due now, those that wait longest first."""
+    cursor.execute(
+        f"select request_id from webhooks where {_IS_DUE} order by due_at limit %s",  # noqa: S608
+        (RESTARTS,),
+    )
+    return list(dict.fromkeys(row["request_id"] for row in cursor.fetchall()))
