@@ -144,7 +144,7 @@ class AddressPolicy:
         if source.port not in self._ports and not self._is_allowed(source):
             raise ImageError(
                 ErrorCode.BLOCKED_ADDRESS,
-                f"The URL names port {source.port}, which images are not fetched from.",
+                f"The URL names port {source.port}, which this service does not connect to.",
             )
         if _parse_address(source.host):
             self.approve(source, [source.host])

@@ -235,9 +235,19 @@ def insert_request(  # noqa: PLR0913  # one argument a column
 # --- Reading ---------------------------------------------------------------------------------
 
 
+# With the database's clock as `now`, and as `webhook` the newest event, all in one read.
+_SELECT_REQUESTS: Final = """
+    select r.*, now(), (
+               select to_jsonb(newest) from (
+                   select state, attempts, last_status, last_error, due_at, delivered_at
+                     from webhooks where request_id = r.id
+                    order by created_at desc limit 1) as newest) as webhook
+      from requests r"""
+
+
 def select_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
-    """Return a request's row with the database's clock as `now`, or None."""
-    cursor.execute("select *, now() from requests where id = %s", (request_id,))
+    """Return a request's row with its newest event and the clock, or None."""
+    cursor.execute(f"{_SELECT_REQUESTS} where id = %s", (request_id,))
     return cursor.fetchone()
 
 
@@ -246,7 +256,7 @@ def select_requests(
 ) -> Sequence[dict[str, Any]]:
     """Return requests, newest first, those created before the pair (created_at, id)."""
     cursor.execute(
-        """select *, now() from requests
+        f"""{_SELECT_REQUESTS}
             where (%(owner)s is null or owner = %(owner)s)
               and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
             order by created_at desc, id desc limit %(limit)s""",
@@ -272,6 +282,19 @@ def select_images(
         (request_id, after, state, state, limit),
     )
     return cursor.fetchall()
+
+
+def select_image_fences(
+    cursor: Cursor, images: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return state and fence of the images with these request ids and numbers."""
+    cursor.execute(
+        """select i.request_id, i.n, i.state, i.fence
+             from images i join unnest(%s::text[], %s::integer[]) as named(request_id, n)
+               on i.request_id = named.request_id and i.n = named.n""",
+        ([request_id for request_id, _ in images], [n for _, n in images]),
+    )
+    return {(row["request_id"], row["n"]): row for row in cursor.fetchall()}
 
 
 def is_alive(cursor: Cursor) -> bool:

@@ -12,12 +12,15 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from errors import HttpError
+from errors import HttpError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from address_policy import AddressPolicy
+
 MAX_DIMENSION = 65_535  # the largest side that JPEG can say
+MAX_WEBHOOK_URL_CHARACTERS = 2048
 AUTO = "auto"
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -89,36 +92,58 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """Everything that an upload may ask for."""
+    """Everything that an upload may ask for. `webhook_url` has no credentials any more."""
 
     image: ImageOptions = ImageOptions()
+    webhook_url: str | None = None
     strict: bool = False
     dry_run: bool = False
     priority: Priority = Priority.NORMAL
 
     def to_json(self) -> dict[str, Any]:
         """Return what `GET /status/{id}` shows as `options`."""
-        return self.image.to_json() | {"strict": self.strict, "priority": self.priority.value}
+        return self.image.to_json() | {
+            "webhook_url": self.webhook_url,
+            "strict": self.strict,
+            "priority": self.priority.value,
+        }
 
 
-def parse_options(fields: Mapping[str, str]) -> RequestOptions:
+def parse_options(
+    fields: Mapping[str, str], webhook_policy: AddressPolicy | None = None
+) -> RequestOptions:
     """Read an upload's form fields or query parameters.
 
-    An empty value counts as left out, as browsers send fields that nobody filled.
-    Raises HttpError 422 that names the first unknown option or bad value.
+    An empty value counts as left out, as browsers send fields that nobody filled. Without a
+    policy for them no webhooks are sent. Raises HttpError 422 that names the first unknown
+    option or bad value.
     """
     given = {name: text.strip() for name, text in fields.items()}
-    unknown = sorted(set(given) - set(_PARSERS) - {"webhook_url"})
+    unknown = sorted(set(given) - _NAMES)
     if unknown:
-        raise _refusal(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(_PARSERS))}")
-    if given.get("webhook_url"):
-        raise _refusal("webhook_url: this service sends no webhooks")
+        raise _refusal(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(_NAMES))}")
     values: dict[str, Any] = {
-        name: _PARSERS[name](name, text) for name, text in given.items() if text
+        name: _PARSERS[name](name, text)
+        for name, text in given.items()
+        if text and name in _PARSERS
     }
-    of_request = {"strict", "dry_run", "priority"} & values.keys()
+    if given.get(_WEBHOOK_URL):
+        values[_WEBHOOK_URL] = _parse_webhook_url(given[_WEBHOOK_URL], webhook_policy)
+    of_request = {_WEBHOOK_URL, "strict", "dry_run", "priority"} & values.keys()
     request = {name: values.pop(name) for name in of_request}
     return RequestOptions(image=ImageOptions(**values), **request)
+
+
+def _parse_webhook_url(text: str, policy: AddressPolicy | None) -> str:
+    """Return the URL in the form that is sent to; the text itself stands in no error."""
+    if policy is None:
+        raise _refusal(f"{_WEBHOOK_URL}: WEBHOOK_SECRET is not set, so no webhooks are sent")
+    if len(text) > MAX_WEBHOOK_URL_CHARACTERS:
+        raise _refusal(f"{_WEBHOOK_URL}: longer than {MAX_WEBHOOK_URL_CHARACTERS} characters")
+    try:
+        return policy.check_url(text).url
+    except ImageError as error:
+        raise _refusal(f"{_WEBHOOK_URL}: {error.detail}") from None
 
 
 def _refusal(detail: str) -> HttpError:
@@ -166,3 +191,5 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "dry_run": _flag,
     "priority": lambda name, text: _choice(name, text, Priority),
 }
+_WEBHOOK_URL = "webhook_url"  # read apart: it takes the policy
+_NAMES = {*_PARSERS, _WEBHOOK_URL}

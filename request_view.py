@@ -8,8 +8,10 @@ from typing import Any
 from errors import is_retryable
 from image_queue import ImageState, RequestStatus
 from storage_keys import image_key, output_csv_key, report_csv_key
+from webhook import WebhookState
 
 Row = dict[str, Any]
+WAITING = "waiting"  # a webhook's state before its request is finished
 
 
 def status_document(row: Row, base_url: str) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def status_document(row: Row, base_url: str) -> dict[str, Any]:
         "bytes_out": row["bytes_out"],
         "saved_percent": _saved_percent(row["bytes_in"], row["bytes_out"]),
         "errors_by_code": row["errors_by_code"],
-        "webhook": None,
+        "webhook": _webhook(row),
         "links": _links(row, base_url),
     }
 
@@ -92,6 +94,26 @@ def _saved_percent(bytes_in: int, bytes_out: int) -> float | None:
     return round(100 * (1 - bytes_out / bytes_in), 1) if bytes_in else None
 
 
+def _webhook(row: Row) -> dict[str, Any] | None:
+    """Return what became of the newest finish's event; None if none was asked for."""
+    url = row["options"].get("webhook_url")
+    if url is None:
+        return None
+    # While the event itself is made, there is none yet.
+    event = (row.get("webhook") if is_finished(row) else None) or {}
+    state = event.get("state", WebhookState.PENDING if is_finished(row) else WAITING)
+    next_at = event.get("due_at") if state == WebhookState.PENDING else None
+    return {
+        "url": url,
+        "state": state,
+        "attempts": event.get("attempts", 0),
+        "last_status": event.get("last_status"),
+        "last_error": event.get("last_error"),
+        "next_attempt_at": _time(_moment(next_at)),
+        "delivered_at": _time(_moment(event.get("delivered_at"))),
+    }
+
+
 def _links(row: Row, base_url: str) -> dict[str, str | None]:
     self_url, finished = base_url + status_path(row["id"]), is_finished(row)
     return {
@@ -115,6 +137,11 @@ def _error(row: Row) -> dict[str, Any] | None:
 
 def _quality(text: str | None) -> int | str | None:
     return int(text) if text and text.isdigit() else text
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time that the database wrote into JSON."""
+    return datetime.fromisoformat(text) if text else None
 
 
 def _time(moment: datetime | None) -> str | None:

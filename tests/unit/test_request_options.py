@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from address_policy import AddressPolicy
 from errors import HttpError
 from request_options import (
     MAX_DIMENSION,
@@ -19,6 +20,7 @@ from request_options import (
     parse_options,
 )
 
+WEBHOOK_POLICY = AddressPolicy(allowed_sources=["inner:8080"])
 DEFAULTS = {
     "format": "keep",
     "quality": "auto",
@@ -27,6 +29,7 @@ DEFAULTS = {
     "max_height": None,
     "max_bytes": None,
     "background": "#ffffff",
+    "webhook_url": None,
     "strict": False,
     "priority": "normal",
 }
@@ -39,6 +42,7 @@ def test_what_is_left_out_has_its_default(given: dict[str, str]) -> None:
     assert options == RequestOptions()
     assert options.to_json() == DEFAULTS
     assert not options.dry_run
+    assert parse_options(given, WEBHOOK_POLICY) == options
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_a_request_s_option_is_taken(name: str, text: str, value: Any) -> None:
         *[("strict", text, "true nor false") for text in ("1", "yes", "True")],
         ("dry_run", "on", "true nor false"),
         ("priority", "urgent", "low, normal, high"),
-        ("webhook_url", "https://shop.example/hook", "no webhooks"),
+        ("webhook_url", "https://shop.example/hook", "WEBHOOK_SECRET is not set"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(name: str, text: str, takes: str) -> None:
@@ -99,6 +103,43 @@ def test_a_bad_value_is_refused_by_name(name: str, text: str, takes: str) -> Non
     assert caught.value.detail.startswith(f"{name}: ")
     assert takes in caught.value.detail
     assert len(caught.value.detail) < 250
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://shop.example/hook?a=b", "https://shop.example/hook?a=b"),
+        ("https://user:secret@shop.example#part", "https://shop.example/"),
+        ("http://Inner:8080/a b", "http://inner:8080/a%20b"),
+        ("https://shop.example/" + "a" * 2027, "https://shop.example/" + "a" * 2027),
+    ],
+)
+def test_a_webhook_s_url_is_taken_without_credentials(text: str, url: str) -> None:
+    """What is kept is what is sent to, by the rules of images; nothing secret gets any further."""
+    options = parse_options({"webhook_url": text}, WEBHOOK_POLICY)
+    assert options == RequestOptions(webhook_url=url)
+    assert options.to_json()["webhook_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ftp://secret@shop.example/", "does not start with http:// or https://"),
+        ("shop.example/hook?secret", "does not start with http:// or https://"),
+        ("https://secret@/hook", "no valid host and port"),
+        ("https://secret@shop.example:22/", "names port 22"),
+        ("https://secret@10.0.0.1/", "not a public one"),
+        ("http://secret@169.254.169.254/", "not a public one"),
+        ("https://shop.example/secret" + "a" * 2022, "longer than 2048 characters"),
+    ],
+)
+def test_a_webhook_s_url_is_held_to_the_rules_of_images(text: str, reason: str) -> None:
+    """What could never be sent to is refused at once, and not repeated."""
+    with pytest.raises(HttpError, match=r"^webhook_url: ") as caught:
+        parse_options({"webhook_url": text}, WEBHOOK_POLICY)
+    assert caught.value.status == 422
+    assert reason in caught.value.detail
+    assert "secret" not in caught.value.detail
 
 
 @pytest.mark.parametrize("name", ["qualty", "Format", "", "file", "image"])
@@ -127,7 +168,9 @@ def test_an_unknown_option_is_refused(name: str) -> None:
 )
 def test_options_travel_as_json(image: ImageOptions) -> None:
     """What a decoder or a later worker reads back is what the upload asked for."""
-    request = RequestOptions(image=image, strict=True, priority=Priority.HIGH)
+    request = RequestOptions(
+        image=image, webhook_url="http://a/", strict=True, priority=Priority.HIGH
+    )
     assert ImageOptions.from_json(json.loads(json.dumps(image.to_json()))) == image
     assert ImageOptions.from_json(json.loads(json.dumps(request.to_json()))) == image
     assert set(image.to_json()) == {field.name for field in fields(ImageOptions)}
