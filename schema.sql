@@ -185,3 +185,18 @@ create table if not exists webhooks (
 create index if not exists webhooks_of_request on webhooks (request_id, created_at desc);
 -- The sweeper: what is due.
 create index if not exists webhooks_pending on webhooks (due_at) where state = 'pending';
+
+-- Uploads that came with an Idempotency-Key, for 24 hours. The row is written first in the upload's
+-- own transaction: a second upload with the key waits for that, then gets the first one's answer.
+create table if not exists idempotency_keys (
+    owner text not null,                    -- digest of the API key; empty without keys
+    key text not null,
+    fingerprint text not null,              -- SHA-256 of the CSV's bytes and the options
+    request_id text not null,               -- which may be deleted by now
+    response json,                          -- the 202's body, to the letter; null until the commit
+    created_at timestamptz not null default now(),
+    primary key (owner, key)
+);
+
+-- Those that are over.
+create index if not exists idempotency_keys_oldest on idempotency_keys (created_at);

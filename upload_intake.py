@@ -14,10 +14,19 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from address_policy import AddressPolicy
 from csv_validator import CsvLimits, ProductReader
 from database_helper import UploadCounts, copy_products, insert_request
 from errors import ErrorCode, HttpError, ImageError
 from http_protocol import Response, json_response
+from idempotency import (
+    REPLAYED_HEADER,
+    KeyedUpload,
+    claim_key,
+    fingerprint,
+    parse_key,
+    remember_answer,
+)
 from job_queue import defer_begin
 from request_options import parse_options
 from request_view import status_path
@@ -51,6 +60,11 @@ class UploadIntake:
         self._places = threading.BoundedSemaphore(MAX_UPLOADS)
         self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
         self._copies = threading.BoundedSemaphore(MAX_COPIES)
+        self._webhook_policy = (
+            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports)
+            if settings.webhook_secret
+            else None
+        )
 
     def take(self, request: Request, owner: str | None) -> Response:
         """Answer `POST /upload`: 202 once the rows are committed, 200 to a dry run.
@@ -59,15 +73,20 @@ class UploadIntake:
         """
         length = self._check_length(request)
         _check_encoding(request)
+        key = parse_key(request.headers)
         self._store.check()
         with self._place(), tempfile.TemporaryFile() as spool:
-            options = parse_options(request.query | self._receive(request, length, spool))
+            fields, csv_sha256 = self._receive(request, length, spool)
+            options = parse_options(request.query | fields, self._webhook_policy)
             spool.seek(0)
             with self._copies:
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
                     return json_response(_count(products))
-                return self._keep(products, options, owner)
+                keyed = None
+                if key:
+                    keyed = KeyedUpload(owner or "", key, fingerprint(csv_sha256, options))
+                return self._keep(products, options, owner, keyed)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -94,8 +113,10 @@ class UploadIntake:
             )
         return length
 
-    def _receive(self, request: Request, length: int, spool: BinaryIO) -> dict[str, str]:
-        """Write the CSV of the body to `spool`; return the option fields beside it.
+    def _receive(
+        self, request: Request, length: int, spool: BinaryIO
+    ) -> tuple[dict[str, str], bytes]:
+        """Write the CSV of the body to `spool`; return the option fields and the CSV's SHA-256.
 
         Raises HttpError, and ImageError `storage_error` when the spool can't be written.
         """
@@ -106,13 +127,20 @@ class UploadIntake:
                 parser.feed(piece)
             except OSError as error:
                 raise ImageError(ErrorCode.STORAGE_ERROR, f"spooling failed: {error}") from error
-        return parser.finish()
+        return parser.finish(), parser.csv_sha256
 
     def _keep(
-        self, products: ProductReader, options: RequestOptions, owner: str | None
+        self,
+        products: ProductReader,
+        options: RequestOptions,
+        owner: str | None,
+        keyed: KeyedUpload | None,
     ) -> Response:
+        """Write an upload's rows, or find out that an earlier one with its key did."""
         request_id = uuid.uuid4().hex
         with self._database.transaction() as cursor:
+            if keyed and (first := claim_key(cursor, keyed, request_id)):
+                return _accepted(first, {REPLAYED_HEADER: "true"})
             counts = copy_products(cursor, request_id, products)
             insert_request(
                 cursor,
@@ -124,24 +152,29 @@ class UploadIntake:
                 owner=owner,
             )
             defer_begin(cursor, request_id)
+            body = self._body(request_id, counts)
+            if keyed:
+                remember_answer(cursor, keyed, body)
         logger.info(
             "%s accepted: %d products, %d images",
             *(request_id, counts.products, counts.images),
             extra={"request_id": request_id},
         )
-        return self._accepted(request_id, counts)
+        return _accepted(body)
 
-    def _accepted(self, request_id: str, counts: UploadCounts) -> Response:
-        path = status_path(request_id)
-        body: dict[str, Any] = {
+    def _body(self, request_id: str, counts: UploadCounts) -> dict[str, Any]:
+        return {
             "request_id": request_id,
             "status": "pending",
-            "status_url": self._settings.base_url + path,
+            "status_url": self._settings.base_url + status_path(request_id),
             "products": counts.products,
             "images": counts.images,
         }
-        headers = {"Location": path, "Retry-After": str(FIRST_POLL_SECONDS)}
-        return json_response(body, HTTPStatus.ACCEPTED, headers)
+
+
+def _accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    place = {"Location": status_path(body["request_id"]), "Retry-After": str(FIRST_POLL_SECONDS)}
+    return json_response(body, HTTPStatus.ACCEPTED, place | (headers or {}))
 
 
 def _check_encoding(request: Request) -> None:

@@ -7,6 +7,7 @@ bounds the body's length as a whole; what options mean is `request_options`', wh
 
 from __future__ import annotations
 
+import hashlib
 import re
 from http import HTTPStatus
 from typing import IO, TYPE_CHECKING
@@ -48,6 +49,7 @@ class UploadParser:
         self._content_length = content_length
         self._received = 0
         self._csv_file = csv_file
+        self._csv_digest = hashlib.sha256()
         self._csv_room = max_csv_bytes
         self._max_csv_bytes = max_csv_bytes
         self._form: _FormParser | None = None
@@ -87,10 +89,16 @@ class UploadParser:
             raise _malformed("the body is shorter than its Content-Length")
         return self._form.finish() if self._form else {}
 
+    @property
+    def csv_sha256(self) -> bytes:
+        """The digest of the CSV as far as it has come."""
+        return self._csv_digest.digest()
+
     def _write_csv(self, piece: bytes) -> None:
         self._csv_room -= len(piece)
         if self._csv_room < 0:
             raise _too_large(f"the CSV is larger than {self._max_csv_bytes} bytes")
+        self._csv_digest.update(piece)
         self._csv_file.write(piece)
 
 

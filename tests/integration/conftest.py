@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from database_helper import Database
 
 TABLES = (
-    *("requests", "image_links", "images"),
+    *("requests", "image_links", "images", "idempotency_keys"),
     *("procrastinate_jobs", "procrastinate_periodic_defers", "procrastinate_workers"),
 )
 
