@@ -159,6 +159,71 @@ def test_times_are_in_utc() -> None:
     assert document["created_at"] == "2031-02-02T19:32:03.456Z"
 
 
+HOOK = {"quality": "auto", "webhook_url": "https://shop.example/hook"}
+
+
+def _event(**columns: Any) -> dict[str, Any]:
+    """Make an event as the database puts it beside its request's row."""
+    return {
+        "state": "pending",
+        "attempts": 0,
+        "last_status": None,
+        "last_error": None,
+        "due_at": "2031-02-03T12:00:05+00:00",
+        "delivered_at": None,
+    } | columns
+
+
+@pytest.mark.parametrize("event", [None, _event(state="delivered", attempts=1)])
+def test_a_webhook_waits_for_the_end(event: dict[str, Any] | None) -> None:
+    """Before the end, also that of a retry, nothing is there to be sent."""
+    row = _request(options=HOOK, status="processing", webhook=event)
+    assert status_document(row, BASE)["webhook"] == {
+        "url": "https://shop.example/hook",
+        "state": "waiting",
+        "attempts": 0,
+        "last_status": None,
+        "last_error": None,
+        "next_attempt_at": None,
+        "delivered_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (None, {"state": "pending", "next_attempt_at": None}),
+        (_event(), {"state": "pending", "next_attempt_at": "2031-02-03T12:00:05.000Z"}),
+        (
+            _event(attempts=2, last_status=500, last_error="It broke."),
+            {"state": "pending", "attempts": 2, "last_status": 500, "last_error": "It broke."},
+        ),
+        (
+            _event(state="failed", attempts=10),
+            {"state": "failed", "attempts": 10, "next_attempt_at": None},
+        ),
+        (
+            _event(state="delivered", delivered_at="2031-02-03T13:00:01.5+01:00"),
+            {"state": "delivered", "delivered_at": "2031-02-03T12:00:01.500Z"},
+        ),
+    ],
+)
+def test_a_webhook_of_a_finished_request(
+    event: dict[str, Any] | None, shown: dict[str, Any]
+) -> None:
+    """The newest event tells what became of it, and when the next try is, while one follows."""
+    row = _request(options=HOOK, status="failed", finished_at=NOON, started_at=NOON, webhook=event)
+    document = status_document(row, BASE)["webhook"]
+    assert {name: document[name] for name in shown} == shown
+    if document["state"] != "pending":
+        assert document["next_attempt_at"] is None
+
+
+def test_a_request_of_before_webhooks_has_none() -> None:
+    """Rows of an older version don't know the option."""
+    assert status_document(_request(options={"quality": "auto"}), BASE)["webhook"] is None
+
+
 def test_an_image_that_waits() -> None:
     """Every promised member is there, and nothing of the queue's own."""
     assert image_document(_image(), BASE) == {

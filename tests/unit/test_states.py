@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from image_queue import RESULT_COLUMNS, ImageState, Outcome, RequestStatus
+from webhook import WebhookState
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -28,7 +29,11 @@ def _table(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("table", "column", "states"),
-    [("requests", "status", RequestStatus), ("images", "state", ImageState)],
+    [
+        ("requests", "status", RequestStatus),
+        ("images", "state", ImageState),
+        ("webhooks", "state", WebhookState),
+    ],
 )
 def test_the_states_are_those_that_the_schema_allows(
     table: str, column: str, states: type[StrEnum]
