@@ -91,6 +91,7 @@ class RecordedRequest:
     path: str
     headers: Mapping[str, str]
     connection: int
+    body: bytes = b""
 
 
 class Origin:
@@ -229,7 +230,8 @@ class _Handler(socketserver.StreamRequestHandler):
         while line := self.rfile.readline(65536).decode("latin-1").strip():
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        return RecordedRequest(words[0], words[1], headers, self.number)
+        body = self.rfile.read(int(headers.get("content-length", "0")))
+        return RecordedRequest(words[0], words[1], headers, self.number, body)
 
     def _send(self, reply: Reply) -> bool:
         if reply.silent:
