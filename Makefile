@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test lint check bench format
+.PHONY: install run demo test lint check soak bench format
 
 install: .venv/.installed
 
@@ -31,6 +31,11 @@ lint: .venv/.installed-dev
 	$(PY) -m mypy
 
 check: lint test
+
+# PostgreSQL goes away again and again under load: make soak MINUTES=30
+MINUTES ?= 5
+soak: .venv/.installed-dev
+	$(PY) -m tests.chaos.soak --minutes $(MINUTES)
 
 bench: install
 	$(PY) benchmarks/upload.py
