@@ -7,7 +7,6 @@ try or the end. Claiming and recording are `image_processor`'s. Lives in the eve
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +22,14 @@ from decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
-from storage_keys import image_key
+from storage_keys import StagedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from async_database import AsyncDatabase
     from codec.image_compressor import CompressedImage
-    from image_store import ImageStore
+    from output_files import OutputFiles
     from request_options import ImageOptions
     from settings import Settings
 
@@ -50,13 +49,17 @@ class _DrainingError(ServiceError):
     """The worker is stopping, and this image has not begun."""
 
 
+class _LostError(ServiceError):
+    """The image's lease is over, so its outcome will not count."""
+
+
 class ImagePipeline:
     """What images pass through. Made and used in one event loop; `close` it there."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, store: ImageStore) -> None:
+    def __init__(self, settings: Settings, database: AsyncDatabase, files: OutputFiles) -> None:
         self._settings = settings
         self._database = database
-        self._store = store
+        self._files = files
         self._downloader = ImageDownloader(
             AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
             DownloadLimits(
@@ -76,6 +79,7 @@ class ImagePipeline:
         self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._suspects = asyncio.Lock()
         self._is_draining = False
 
     def drain(self) -> None:
@@ -115,10 +119,8 @@ class ImagePipeline:
             source = await _in_thread(self._downloads, self._downloader.download, image.input_url)
         with source:
             bytes_in = len(source.data)
-            compressed = await _in_thread(
-                self._codecs, self._decoders.compress, source.data, options
-            )
-        sha256 = await _in_thread(self._stores, self._put, image, compressed)
+            compressed = await self._compress(image, source.data, options)
+        sha256 = await _in_thread(self._stores, self._files.stage, image, compressed)
         return Outcome(
             **_identity(image),
             state=ImageState.SUCCEEDED,
@@ -133,21 +135,36 @@ class ImagePipeline:
             last_modified=source.last_modified,
         )
 
+    async def _compress(
+        self, image: ClaimedImage, data: bytes, options: ImageOptions
+    ) -> CompressedImage:
+        if not image.losses:
+            return await _in_thread(self._codecs, self._decoders.compress, data, options)
+        # Workers may have died of it: alone, so that a further death is no other image's fault.
+        async with self._suspects:
+            if not await self._database.run(image_queue.mark_decoding, image):
+                raise _LostError("the lease of the image is over")
+            return await _in_thread(self._codecs, self._decoders.compress, data, options)
+
     async def _repeat(self, image: ClaimedImage) -> Outcome:
         """End an image like the earlier one with the same URL, without a second download."""
         twin = await self._database.run(image_queue.select_twin, image)
         if twin["state"] == ImageState.SUCCEEDED:
-            source = image_key(image.request_id, twin["n"], twin["format"])
-            target = image_key(image.request_id, image.n, twin["format"])
-            await _in_thread(self._stores, self._store.copy, source, target)
+            source = StagedImage.of(image.request_id, twin["n"], twin["fence"], twin["format"])
+            await _in_thread(self._stores, self._files.stage_copy, image, source)
         result = {name: twin[name] for name in image_queue.RESULT_COLUMNS}
         return Outcome(**_identity(image), state=ImageState(twin["state"]), reused=True, **result)
 
-    def _put(self, image: ClaimedImage, compressed: CompressedImage) -> str:
-        """Store an output and return its SHA-256."""
-        key = image_key(image.request_id, image.n, compressed.format)
-        self._store.put(key, compressed.data)
-        return hashlib.sha256(compressed.data).hexdigest()
+    async def publish(self, outcome: Outcome, *, is_accepted: bool) -> None:
+        """Let the file of a recorded success be seen, or delete that of one that came too late."""
+        if outcome.state != ImageState.SUCCEEDED or outcome.format is None:
+            return
+        staged = StagedImage.of(outcome.request_id, outcome.n, outcome.fence, outcome.format)
+        act = self._files.publish if is_accepted else self._files.settle_one
+        try:
+            await _in_thread(self._stores, act, staged)
+        except ServiceError as error:  # whoever finishes the request does it
+            logger.warning("%s stays staged for now: %s", staged.key, error)
 
     def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
         """Return the outcome of a failed attempt: another try, or the end."""

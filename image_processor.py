@@ -15,35 +15,50 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, ParamSpec, Self
 
 import image_queue
 import job_queue
+from address_policy import AddressPolicy
 from async_database import AsyncDatabase
 from database_helper import DatabaseUnavailableError, select_request
+from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from in_flight import InFlight
+from job_queue import defer_turns
 from outcome_recorder import OutcomeRecorder
-from request_finisher import write_outputs
+from output_files import OutputFiles
+from request_finisher import RequestFinisher
 from request_options import ImageOptions
+from request_queue import RequestStatus, begin_request
 from service_process import service_process
+from webhook import WebhookState, judge
+from webhook_queue import (
+    claim_webhook,
+    record_delivery,
+    select_due_webhooks,
+    select_next_webhook_due,
+)
+from webhook_sender import SEND_SECONDS, WebhookSender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import procrastinate.worker
 
     from database_helper import Cursor, Database
-    from image_queue import ClaimedImage, Outcome
+    from image_queue import ClaimedImage, Outcome, Recorded
     from image_store import ImageStore
     from settings import Settings
+    from webhook import ClaimedWebhook, Delivery
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 FINISHERS: Final = 2  # output CSVs written at a time
-LEASE_SECONDS: Final = 60.0
-RENEW_SECONDS: Final = LEASE_SECONDS / 3
+SENDERS: Final = TURNS // 2  # webhooks at a time: slow receivers leave room for turns
+WEBHOOK_LEASE_SECONDS: Final = 2 * SEND_SECONDS
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
@@ -51,19 +66,31 @@ EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 
 class ImageProcessor:
     """What the engine calls. Made and used in one event loop."""
 
     def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
+        self._settings = settings
         self._database = AsyncDatabase(database)
-        self._pipeline = ImagePipeline(settings, self._database, store)
-        self._write_outputs = partial(write_outputs, database, store)
+        files = OutputFiles(database, store)
+        self._pipeline = ImagePipeline(settings, self._database, files)
+        self._finisher = RequestFinisher(
+            database, store, files, lease_seconds=settings.lease_seconds
+        )
         # Of its own, so that neither waits behind the first step of a large request.
         self._records = AsyncDatabase(database)
         self._recorder = OutcomeRecorder(self._write_outcomes)
         self._in_flight = InFlight(settings.download_concurrency)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
+        self._webhooks = WebhookSender(
+            settings.webhook_secret,
+            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
+        )
+        self._senders = ThreadPoolExecutor(SENDERS, "webhook")
+        self._sending = 0
         self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -82,22 +109,49 @@ class ImageProcessor:
         if request is None:
             return
         options = ImageOptions.from_json(request["options"])
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(TURN_SECONDS):
+                if request["status"] == RequestStatus.CANCELLING:
+                    while not self._is_draining and await self._cancel(request_id):
+                        pass
                 while not self._is_draining and await self._claim(request_id, options):
                     pass
-        except TimeoutError:
-            pass
         await self._database.run(_hand_on, request_id, lane)
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._finishers, self._write_outputs, request_id)
+        await self._in_finisher(self._finisher.finish, request_id)
+
+    async def purge(self, request_id: str) -> None:
+        """Delete the files and rows of a deleted request."""
+        await self._in_finisher(self._finisher.purge, request_id)
+
+    async def send_webhook(self, request_id: str) -> None:
+        """Send an event of a request that is due; without a free sender it waits for a sweep."""
+        if self._sending >= SENDERS:
+            return
+        self._sending += 1
+        try:
+            webhook = await self._database.run(
+                claim_webhook, request_id, lease_seconds=WEBHOOK_LEASE_SECONDS
+            )
+            if webhook:
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._senders, self._webhooks.send, webhook)
+                delivery = judge(answer, webhook.attempts)
+                await self._records.run(_record_delivery, webhook, delivery)
+        finally:
+            self._sending -= 1
 
     async def sweep(self) -> None:
         """Give back what dead workers held, and restart requests that nobody works on."""
-        await self._database.run(_sweep)
+        await self._database.run(_sweep, self._settings.lease_seconds)
+
+    async def clean(self) -> None:
+        """Delete what nobody needs any more: stray files, expired requests and keys."""
+        days = self._settings.retention_days
+        await self._in_finisher(self._finisher.clean, retention_days=days)
+        await self._database.run(delete_expired_keys)
 
     async def record_and_renew(self) -> None:
         """Record outcomes and keep the leases of what is in flight, until cancelled."""
@@ -122,6 +176,7 @@ class ImageProcessor:
             await self._hand_back()
         self._pipeline.close()
         self._finishers.shutdown(wait=False, cancel_futures=True)
+        self._senders.shutdown(wait=False, cancel_futures=True)
         self._records.close()
         self._database.close()
 
@@ -131,6 +186,16 @@ class ImageProcessor:
             await self._database.run(_hand_back, self._in_flight.images)
         except DatabaseUnavailableError as error:
             logger.warning("their leases end by themselves: %s", error)
+
+    async def _in_finisher(
+        self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        call = partial(function, *args, **kwargs)
+        await asyncio.get_running_loop().run_in_executor(self._finishers, call)
+
+    async def _cancel(self, request_id: str) -> bool:
+        """Cancel a portion of the images that wait; tell whether there were any."""
+        return await self._database.run(_cancel, request_id)
 
     async def _claim(self, request_id: str, options: ImageOptions) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
@@ -146,7 +211,10 @@ class ImageProcessor:
         try:
             if not self._is_draining:
                 images = await self._database.run(
-                    image_queue.claim_images, request_id, limit=places, lease_seconds=LEASE_SECONDS
+                    image_queue.claim_images,
+                    request_id,
+                    limit=places,
+                    lease_seconds=self._settings.lease_seconds,
                 )
         finally:
             await self._in_flight.fill(request_id, places, images)
@@ -158,18 +226,20 @@ class ImageProcessor:
 
     async def _process(self, image: ClaimedImage, options: ImageOptions) -> None:
         outcome = await self._pipeline.process(image, options)
-        await self._recorder.record(outcome)
+        is_accepted = await self._recorder.record(outcome)
+        await self._pipeline.publish(outcome, is_accepted=is_accepted)
         await self._in_flight.discard(image)
 
-    async def _write_outcomes(self, outcomes: list[Outcome]) -> None:
-        await self._records.run(_record, outcomes)
+    async def _write_outcomes(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+        return await self._records.run(_record, outcomes)
 
     async def _renew_leases(self) -> None:
+        seconds = self._settings.lease_seconds
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(seconds / 3)
             try:
                 await self._records.run(
-                    image_queue.renew_leases, self._in_flight.images, lease_seconds=LEASE_SECONDS
+                    image_queue.renew_leases, self._in_flight.images, lease_seconds=seconds
                 )
             except DatabaseUnavailableError as error:
                 logger.warning("leases wait for the database: %s", error)
@@ -179,10 +249,9 @@ class ImageProcessor:
 
 
 def _begin(cursor: Cursor, request_id: str) -> None:
-    request = image_queue.begin_request(cursor, request_id)
+    request = begin_request(cursor, request_id)
     if request:
-        for lane in range(job_queue.count_lanes(request["images"])):
-            job_queue.defer_turn(cursor, request_id, lane)
+        defer_turns(cursor, request_id, request["images"])
 
 
 def _hand_on(cursor: Cursor, request_id: str, lane: int) -> None:
@@ -191,35 +260,61 @@ def _hand_on(cursor: Cursor, request_id: str, lane: int) -> None:
         job_queue.defer_turn(cursor, request_id, lane, due=due)
 
 
-def _record(cursor: Cursor, outcomes: list[Outcome]) -> None:
+def _record(cursor: Cursor, outcomes: list[Outcome]) -> set[tuple[str, int]]:
     recorded = image_queue.record_outcomes(cursor, outcomes)
-    for request_id in recorded.finished:
-        job_queue.defer_finish(cursor, request_id)
-    for request_id, due in recorded.due.items():
-        job_queue.defer_turn(cursor, request_id, 0, due=due)
+    _wake(cursor, recorded)
+    return recorded.accepted
+
+
+def _cancel(cursor: Cursor, request_id: str) -> bool:
+    recorded = image_queue.cancel_pending(cursor, request_id)
+    _wake(cursor, recorded)
+    return bool(recorded.accepted)
 
 
 def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
     image_queue.give_back(cursor, images)
-    _wake(cursor, [image.request_id for image in images])
+    for request_id in sorted({image.request_id for image in images}):
+        job_queue.defer_turn(cursor, request_id, 0)
 
 
-def _sweep(cursor: Cursor) -> None:
-    dropped = job_queue.drop_stalled_jobs(cursor)
+def _sweep(cursor: Cursor, lease_seconds: float) -> None:
+    dropped = job_queue.drop_stalled_jobs(cursor, lease_seconds=lease_seconds)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)
     restarted = job_queue.restart_idle_requests(cursor)
-    if dropped or expired or restarted:
+    job_queue.restart_purges(cursor)
+    for request_id in sorted(select_due_webhooks(cursor)):
+        job_queue.defer_webhook(cursor, request_id)
+    if dropped or expired.accepted or restarted:
         logger.warning(
             "%d jobs dropped, %d leases expired, %d requests restarted",
-            *(dropped, len(expired), restarted),
+            *(dropped, len(expired.accepted), restarted),
         )
 
 
-def _wake(cursor: Cursor, request_ids: list[str]) -> None:
-    """Queue a turn now, although one may wait for the time of another image's next try."""
-    for request_id in sorted(set(request_ids)):
-        job_queue.defer_turn(cursor, request_id, 0)
+def _record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> None:
+    """Write what came of a try, and queue the next one of this request's events."""
+    if not record_delivery(cursor, webhook, delivery):
+        return
+    if due := select_next_webhook_due(cursor, webhook.request_id):
+        job_queue.defer_webhook(cursor, webhook.request_id, due=due)
+    has_failed = delivery.state is not WebhookState.DELIVERED
+    logger.log(
+        logging.WARNING if has_failed else logging.INFO,
+        "%s webhook %s at attempt %d%s",
+        *(webhook.request_id, delivery.state, delivery.attempts),
+        f": {delivery.last_error}" if has_failed else "",
+        extra={"request_id": webhook.request_id},
+    )
+
+
+def _wake(cursor: Cursor, recorded: Recorded) -> None:
+    """Queue what follows, also where a turn waits for the time of another image's next try."""
+    for request_id in recorded.finished:
+        job_queue.defer_finish(cursor, request_id)
+    for request_id, due in recorded.due.items():
+        job_queue.defer_turn(cursor, request_id, 0, due=due)
 
 
 class WorkerThread:
@@ -288,7 +383,9 @@ class WorkerThread:
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
         while not self._stop.is_set():
-            app = job_queue.build_app(self._database.conninfo, processor)
+            app = job_queue.build_app(
+                self._database.conninfo, processor, lease_seconds=self._settings.lease_seconds
+            )
             try:
                 async with app.open_async():
                     await processor.sweep()
@@ -309,7 +406,10 @@ class WorkerThread:
             return
         # Half of the time: the other is for the engine to write that jobs ended.
         self._worker = job_queue.make_worker(
-            app, concurrency=TURNS, grace_seconds=self._settings.shutdown_seconds / 2
+            app,
+            concurrency=TURNS,
+            grace_seconds=self._settings.shutdown_seconds / 2,
+            lease_seconds=self._settings.lease_seconds,
         )
         try:
             await self._worker.run()

@@ -1,8 +1,8 @@
-"""The statements of the work: begin a request, claim images, record outcomes, finish.
+"""The statements of the work on images: claim, renew, record outcomes, give back, cancel.
 
 The rows of `images` are the queue and the truth (`schema.sql` draws their states). Every
 function takes the cursor of an open transaction and opens none; waking workers is
-`job_queue`'s, doing the work `image_processor`'s.
+`job_queue`'s, doing the work `image_processor`'s, requests as a whole `request_queue`'s.
 """
 
 from __future__ import annotations
@@ -21,18 +21,8 @@ if TYPE_CHECKING:
 
 
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
-
-
-class RequestStatus(StrEnum):
-    """The life cycle of a request; `schema.sql` draws it."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    COMPLETED_WITH_ERRORS = "completed_with_errors"
-    FAILED = "failed"
-    CANCELLING = "cancelling"
-    CANCELLED = "cancelled"
+CANCELLED_AT_A_TIME: Final = 5000
+MOST_LOSSES: Final = 3  # workers that may die of an image before it is given up
 
 
 class ImageState(StrEnum):
@@ -47,7 +37,10 @@ class ImageState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedImage:
-    """An image that is ours until its lease ends. `repeats` is the n of its earlier twin."""
+    """An image that is ours until its lease ends. `repeats` is the n of its earlier twin.
+
+    Workers may have died of one with `losses`.
+    """
 
     request_id: str
     n: int
@@ -55,6 +48,7 @@ class ClaimedImage:
     attempts: int
     input_url: str
     repeats: int | None
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,35 +98,15 @@ RESULT_COLUMNS = (
 
 @dataclass(slots=True)
 class Recorded:
-    """What has to follow a batch of outcomes: requests to finish, and when to wake others."""
+    """What became of a batch of outcomes, and what has to follow.
 
+    `accepted` are (request id, n) of those that were still ours; `finished` the requests without
+    an image left, `due` when others of a request may be claimed.
+    """
+
+    accepted: set[tuple[str, int]] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
     due: dict[str, datetime] = field(default_factory=dict)
-
-
-def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
-    """Take a pending request into work; None when it is not pending any more.
-
-    An image whose URL stood earlier in the request is made to wait for that one.
-    """
-    cursor.execute(
-        """update requests set status = 'processing', started_at = now()
-            where id = %s and status = 'pending' returning *""",
-        (request_id,),
-    )
-    request = cursor.fetchone()
-    if request:
-        cursor.execute(
-            """with repeated as (
-                   select input_url, min(n) as first from images where request_id = %(id)s
-                    group by input_url having count(*) > 1)
-               update images i set repeats = repeated.first, due_at = 'infinity'
-                 from repeated
-                where i.request_id = %(id)s and i.input_url = repeated.input_url
-                  and i.n <> repeated.first""",
-            {"id": request_id},
-        )
-    return request
 
 
 def claim_images(
@@ -146,10 +120,10 @@ def claim_images(
                 where request_id = %(id)s and state = 'pending' and due_at <= now()
                   and exists (select from requests where id = %(id)s and status = 'processing')
                 order by due_at, n limit %(limit)s for update skip locked)
-           update images i set state = 'running', fence = fence + 1,
+           update images i set state = 'running', fence = fence + 1, is_decoding = false,
                   lease_until = now() + make_interval(secs => %(lease)s)
              from due where i.request_id = due.request_id and i.n = due.n
-        returning i.n, fence, attempts, input_url, repeats""",
+        returning i.n, fence, attempts, input_url, repeats, losses""",
         {"id": request_id, "limit": limit, "lease": lease_seconds},
     )
     claimed = [ClaimedImage(request_id=request_id, **row) for row in cursor.fetchall()]
@@ -165,6 +139,16 @@ def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_second
               and i.state = 'running'""",
         (lease_seconds, json.dumps([_key(image) for image in images])),
     )
+
+
+def mark_decoding(cursor: Cursor, image: ClaimedImage) -> bool:
+    """Note that an image with losses goes into a decoder now; False if it is no longer ours."""
+    cursor.execute(
+        """update images set is_decoding = true
+            where request_id = %s and n = %s and fence = %s and state = 'running'""",
+        (image.request_id, image.n, image.fence),
+    )
+    return cursor.rowcount == 1
 
 
 def give_back(cursor: Cursor, images: Iterable[ClaimedImage]) -> None:
@@ -188,7 +172,7 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
     An outcome whose fence is no longer its image's changes nothing and is not counted.
     """
     cursor.execute(
-        """update images i set
+        f"""update images i set
                   state = o.state, lease_until = null, attempts = o.attempts, reused = o.reused,
                   due_at = case o.state when 'pending'
                       then now() + make_interval(secs => o.retry_seconds) else i.due_at end,
@@ -204,22 +188,77 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
                   etag text, last_modified text)
             where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
               and i.state = 'running'
-        returning i.request_id, coalesce(i.repeats, i.n) as first, i.state, i.due_at,
-                  i.error_code, i.bytes_in, i.bytes_out""",
+        returning {_CHANGED}""",  # noqa: S608  # our own columns
         (json.dumps([asdict(outcome) for outcome in outcomes]),),
     )
+    return _follow_up(cursor, cursor.fetchall())
+
+
+def give_back_expired(cursor: Cursor) -> Recorded:
+    """Make the images of workers that are gone claimable again.
+
+    One that may have killed its worker too often ends as `compress_crash`.
+    """
+    cursor.execute(
+        f"""with expired as (
+               select request_id, n,
+                      losses + (losses = 0 or is_decoding)::integer as counted
+                 from images where state = 'running' and lease_until < now()
+                  for update skip locked),
+           judged as (select *, counted >= %(most)s as is_end from expired)
+           update images i set
+                  state = case when is_end then 'failed' else 'pending' end,
+                  losses = counted, lease_until = null, due_at = '-infinity',
+                  attempts = attempts + is_end::integer,
+                  error_code = case when is_end then 'compress_crash' end,
+                  error_detail = case when is_end then %(detail)s end
+             from judged where i.request_id = judged.request_id and i.n = judged.n
+        returning {_CHANGED}""",  # noqa: S608
+        {"most": MOST_LOSSES, "detail": "The worker that decoded the image died, every time."},
+    )
+    return _follow_up(cursor, cursor.fetchall())
+
+
+def cancel_pending(cursor: Cursor, request_id: str) -> Recorded:
+    """End a portion of the images of a cancelling request that nobody works on."""
+    cursor.execute(  # locked, so that no retry comes in between
+        "select from requests where id = %s and status = 'cancelling' for update", (request_id,)
+    )
+    if not cursor.fetchone():
+        return Recorded()
+    cursor.execute(
+        f"""with portion as materialized (
+               select request_id, n from images where request_id = %(id)s and state = 'pending'
+                limit %(limit)s for update skip locked)
+           update images i set state = 'cancelled', error_code = 'cancelled',
+                  error_detail = 'The request was cancelled first.', http_status = null
+             from portion where i.request_id = portion.request_id and i.n = portion.n
+        returning {_CHANGED}""",  # noqa: S608
+        {"id": request_id, "limit": CANCELLED_AT_A_TIME},
+    )
+    return _follow_up(cursor, cursor.fetchall())
+
+
+_CHANGED: Final = """i.request_id, i.n, coalesce(i.repeats, i.n) as first, i.state, i.due_at,
+                  i.error_code, i.bytes_in, i.bytes_out"""
+
+
+def _follow_up(cursor: Cursor, changed: Sequence[dict[str, Any]]) -> Recorded:
+    """Count the images that ended among those that changed, and say what follows."""
+    recorded = Recorded(accepted={(row["request_id"], row["n"]) for row in changed})
     by_request: dict[str, list[dict[str, Any]]] = {}
-    for row in cursor.fetchall():
+    for row in changed:
         by_request.setdefault(row["request_id"], []).append(row)
-    recorded = Recorded()
     for request_id, rows in sorted(by_request.items()):  # one lock order for all workers
         ended = [row for row in rows if row["state"] != ImageState.PENDING]
         due = [row["due_at"] for row in rows if row["state"] == ImageState.PENDING]
-        due += _release_repeating(cursor, request_id, {row["first"] for row in ended})
+        if ended:
+            # Counting locks the request, so what a retry made wait meanwhile is released then.
+            if _count(cursor, request_id, ended):
+                recorded.finished.append(request_id)
+            due += _release_repeating(cursor, request_id, {row["first"] for row in ended})
         if due:
             recorded.due[request_id] = min(due)
-        if ended and _count(cursor, request_id, ended):
-            recorded.finished.append(request_id)
     return recorded
 
 
@@ -277,10 +316,12 @@ def _count(cursor: Cursor, request_id: str, ended: list[dict[str, Any]]) -> bool
 
 
 def select_next_due(cursor: Cursor, request_id: str) -> datetime | None:
-    """Return when the next pending image of a request may be claimed; None if none waits."""
+    """Return when a turn has something to do next; None if no image waits for one."""
     cursor.execute(
-        """select due_at from images
-            where request_id = %s and state = 'pending' and due_at < 'infinity'
+        """select case when r.status = 'cancelling' then now() else due_at end as due_at
+             from images i join requests r on r.id = i.request_id
+            where i.request_id = %s and i.state = 'pending'
+              and (due_at < 'infinity' or r.status = 'cancelling')
             order by due_at, n limit 1""",
         (request_id,),
     )
@@ -296,32 +337,3 @@ def select_twin(cursor: Cursor, image: ClaimedImage) -> dict[str, Any]:
     twin = cursor.fetchone()
     assert twin is not None  # noqa: S101  # rows of one request are written and deleted together
     return twin
-
-
-def finish_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
-    """Set the final status, once; the output CSVs must be in the store by then.
-
-    Return the finished row, or None when there was nothing to finish.
-    """
-    cursor.execute(
-        """update requests set finished_at = now(), status = case
-                  when status = 'cancelling' then 'cancelled'
-                  when succeeded = images then 'completed'
-                  when succeeded = 0 then 'failed'
-                  else 'completed_with_errors' end
-            where id = %s and finished_at is null
-              and succeeded + failed + cancelled = images
-        returning *""",
-        (request_id,),
-    )
-    return cursor.fetchone()
-
-
-def give_back_expired(cursor: Cursor) -> list[str]:
-    """Make the images of workers that are gone claimable again; return each one's request."""
-    cursor.execute(
-        """update images set state = 'pending', lease_until = null, due_at = '-infinity'
-            where state = 'running' and lease_until < now()
-        returning request_id"""
-    )
-    return [row["request_id"] for row in cursor.fetchall()]

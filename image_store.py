@@ -1,14 +1,14 @@
 """The store: bytes under keys, on disk or in an S3 bucket.
 
 Owns durability (what `put` returned from survives a crash) and safe reading by key. What the
-keys are is `storage_keys`' business.
+keys are is `storage_keys`' business, when a file is published `output_files`'.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from errors import ErrorCode, ImageError
+from storage_keys import STAGED_CSVS, STAGED_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,6 +47,10 @@ class ImageStore:
         self._store: LocalStore | S3Store
         if self._root:
             self._root.mkdir(parents=True, exist_ok=True)
+            for folder in (STAGED_IMAGES, STAGED_CSVS):
+                path = self._root / folder
+                path.mkdir(parents=True, exist_ok=True)
+                _sync_paths([path.parent, self._root])  # once: from then on they are there
             self._store = LocalStore(self._root, mkdir=True)
         else:
             self._store = S3Store.from_url(url)
@@ -61,6 +66,57 @@ class ImageStore:
         with _storage_errors():
             obstore.copy(self._store, source, target)
             self._sync(target)
+
+    def move(self, source: str, target: str) -> bool:
+        """Put what lies under `source` under `target`; False when there is nothing.
+
+        On disk whole or not at all, durable after `sync`; in a bucket a copy, then a deletion.
+        """
+        with _storage_errors():
+            try:
+                if self._root:
+                    _rename(self._root / source, self._root / target)
+                else:
+                    obstore.rename(self._store, source, target)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def sync(self, folder: str) -> None:
+        """Make the names in a folder survive a power cut, if it is there."""
+        if self._root and (self._root / folder).is_dir():
+            with _storage_errors():
+                _sync_paths([self._root / folder, (self._root / folder).parent])
+
+    def delete(self, key: str) -> None:
+        """Delete what lies under `key`, if anything does."""
+        with _storage_errors(), suppress(FileNotFoundError):
+            if self._root:
+                (self._root / key).unlink()
+            else:
+                obstore.delete(self._store, key)
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete everything under a prefix that ends in a slash, if anything is there."""
+        if self._root:
+            with _storage_errors(), suppress(FileNotFoundError):
+                shutil.rmtree(self._root / folder)
+            return
+        for key in self.list_keys(folder):
+            self.delete(key)
+
+    def list_keys(self, folder: str, start: str = "") -> Iterator[str]:
+        """Yield the keys right in a folder whose names begin with `start`.
+
+        On disk also those of files that were cut off in writing.
+        """
+        with _storage_errors():
+            if self._root:
+                with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+                    yield from (folder + e.name for e in entries if e.name.startswith(start))
+                return
+            for page in obstore.list(self._store, folder):
+                yield from (o["path"] for o in page if o["path"].startswith(folder + start))
 
     def find(self, key: str) -> StoredObject | None:
         """Return what lies under `key`, or None."""
@@ -96,15 +152,29 @@ class ImageStore:
 
     def _sync(self, key: str) -> None:
         """Make a file and its path survive a power cut: obstore renames but doesn't sync."""
-        if not self._root:
-            return
-        path = self._root / key
-        for name in (path, *path.parents[: key.count("/") + 1]):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if self._root:
+            path = self._root / key
+            _sync_paths([path, path.parent])
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        if not source.exists():
+            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    source.unlink(missing_ok=True)  # both were names of one file: then renaming does nothing
+
+
+def _sync_paths(paths: Iterable[Path]) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _check_folder(root: Path) -> None:

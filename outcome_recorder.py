@@ -23,17 +23,20 @@ logger = logging.getLogger(__name__)
 
 
 class OutcomeRecorder:
-    """A queue of outcomes and the one task that writes them."""
+    """A queue of outcomes and the one task that writes them.
 
-    def __init__(self, write: Callable[[list[Outcome]], Awaitable[None]]) -> None:
+    `write` returns the (request id, n) of those that were accepted.
+    """
+
+    def __init__(self, write: Callable[[list[Outcome]], Awaitable[set[tuple[str, int]]]]) -> None:
         self._write = write
-        self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[None]]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[bool]]] = asyncio.Queue()
 
-    async def record(self, outcome: Outcome) -> None:
-        """Return when the outcome is committed."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def record(self, outcome: Outcome) -> bool:
+        """Return when the outcome is committed; False if it came too late to count."""
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((outcome, written))
-        await written
+        return await written
 
     async def run(self) -> None:
         """Write batches until cancelled. Outlives a database that is away."""
@@ -41,12 +44,12 @@ class OutcomeRecorder:
             batch = [await self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            await self._write_until_done([outcome for outcome, _ in batch])
-            for _, written in batch:
+            accepted = await self._write_until_done([outcome for outcome, _ in batch])
+            for outcome, written in batch:
                 if not written.done():  # cancelled when its waiter was
-                    written.set_result(None)
+                    written.set_result((outcome.request_id, outcome.n) in accepted)
 
-    async def _write_until_done(self, outcomes: list[Outcome]) -> None:
+    async def _write_until_done(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
         while True:
             try:
                 return await self._write(outcomes)

@@ -1,4 +1,4 @@
-"""The end of a request: output CSV and report into the store, then the final status.
+"""The end of a request: output CSV and report into the store, then the final status; its deletion.
 
 Everything here may be done again from the start, with the same bytes: a worker may die midway.
 """
@@ -7,70 +7,191 @@ from __future__ import annotations
 
 import itertools
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import image_queue
-from database_helper import select_images, select_request, update_output_urls
+from database_helper import (
+    DatabaseUnavailableError,
+    select_images,
+    select_request,
+    update_output_urls,
+)
+from errors import ServiceError
+from job_queue import defer_purge, defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
+from request_queue import (
+    delete_expired_requests,
+    finish_request,
+    leave_finish,
+    purge_rows,
+    renew_finish,
+    select_deleted,
+    select_deleted_request,
+    take_finish,
+)
 from request_view import is_finished, output_url
-from storage_keys import output_csv_key, report_csv_key
+from storage_keys import (
+    STAGED_CSVS,
+    STAGED_IMAGES,
+    image_folder,
+    output_csv_key,
+    parse_staged_csv,
+    report_csv_key,
+    staged_csv_key,
+)
+from webhook_queue import enqueue_webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from database_helper import Database
     from image_store import ImageStore
+    from output_files import OutputFiles
 
+EXPIRED_AT_A_TIME: Final = 100  # requests deleted by one cleaning
 PAGE: Final = 5000  # rows read at a time, and products updated at a time
 
 logger = logging.getLogger(__name__)
 
 
-def write_outputs(database: Database, store: ImageStore, request_id: str) -> None:
-    """Write both CSVs of a request whose images have all ended, and finish it.
+class _LostError(ServiceError):
+    """The finish is another's by now, or not to be made any more."""
 
-    Raises ImageError `storage_error` and DatabaseUnavailableError; then it is to be done again.
+
+class RequestFinisher:
+    """Finishes requests and purges deleted ones. Shared by threads; every method blocks.
+
+    A finish is leased and fenced. Its CSVs are staged, then the fence is confirmed, then they
+    are moved in place, then the status says so. Whoever takes the finish after a lease was over
+    deletes first what the one before has staged, so that this can't be moved in place any more.
     """
-    with database.transaction() as cursor:
-        request = select_request(cursor, request_id)
-    if request is None or is_finished(request):
-        return
-    base_url = request["base_url"]
-    products = _products(database, request_id, base_url)
-    store.put(output_csv_key(request_id), write_output(request["columns"], products))
-    report = (_report_line(image, base_url) for image in _images(database, request_id))
-    store.put(report_csv_key(request_id), write_report(report))
-    with database.transaction() as cursor:
-        finished = image_queue.finish_request(cursor, request_id)
-    if finished:
-        logger.info(
-            "%s %s: %d images succeeded, %d failed",
-            *(request_id, finished["status"], finished["succeeded"], finished["failed"]),
-            extra={"request_id": request_id},
-        )
 
+    def __init__(
+        self, database: Database, store: ImageStore, files: OutputFiles, *, lease_seconds: float
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._files = files
+        self._lease_seconds = lease_seconds
 
-def _images(database: Database, request_id: str) -> Iterator[dict[str, Any]]:
-    """Yield the images of a request in input order, a page at a time."""
-    after = 0
-    while True:
-        with database.transaction() as cursor:
-            page = select_images(cursor, request_id, state=None, after=after, limit=PAGE)
-        if not page:
+    def finish(self, request_id: str) -> None:
+        """Write both CSVs of a request whose images have all ended, and set its final status.
+
+        Raises ImageError `storage_error` and DatabaseUnavailableError; then it is to be done again.
+        """
+        with self._database.transaction() as cursor:
+            request = take_finish(cursor, request_id, lease_seconds=self._lease_seconds)
+        if request is None:
             return
-        yield from page
-        after = page[-1]["n"]
+        try:
+            self._finish(request)
+        except _LostError as error:
+            logger.warning("%s: %s", request_id, error, extra={"request_id": request_id})
+        except Exception:
+            with suppress(DatabaseUnavailableError), self._database.transaction() as cursor:
+                leave_finish(cursor, request_id, request["fence"])
+            raise
 
+    def purge(self, request_id: str) -> None:
+        """Delete every file and row of a deleted request. Raises like `finish`."""
+        with self._database.transaction() as cursor:
+            deleted = select_deleted_request(cursor, request_id)
+        if deleted is None or deleted["purged_at"]:
+            return
+        for folder in (STAGED_IMAGES, STAGED_CSVS):
+            self._delete_staged(folder, request_id)
+        for key in (output_csv_key(request_id), report_csv_key(request_id)):
+            self._store.delete(key)
+        self._store.delete_folder(image_folder(request_id))
+        has_more = True
+        while has_more:
+            with self._database.transaction() as cursor:
+                has_more = purge_rows(cursor, request_id)
 
-def _products(database: Database, request_id: str, base_url: str) -> Iterator[OutputProduct]:
-    """Yield the products in input order, having written their output cell into `image_links`."""
-    by_row = itertools.groupby(_images(database, request_id), key=lambda image: image["row"])
-    numbered = ((row, _product(list(images), base_url)) for row, images in by_row)
-    while batch := list(itertools.islice(numbered, PAGE)):
-        with database.transaction() as cursor:
-            cells = [(row, output_cell(product.output_urls)) for row, product in batch]
-            update_output_urls(cursor, request_id, cells)
-        yield from (product for _, product in batch)
+    def clean(self, *, retention_days: float) -> None:
+        """Settle what dead workers left in the store; delete requests whose time is over."""
+        self._files.settle()
+        for key in self._store.list_keys(STAGED_CSVS):
+            if not self._is_wanted(key):
+                self._store.delete(key)
+        if retention_days:
+            with self._database.transaction() as cursor:
+                for request_id in delete_expired_requests(
+                    cursor, days=retention_days, limit=EXPIRED_AT_A_TIME
+                ):
+                    defer_purge(cursor, request_id)
+
+    def _finish(self, request: dict[str, Any]) -> None:
+        request_id, fence = request["id"], request["fence"]
+        self._delete_staged(STAGED_CSVS, request_id)
+        self._files.settle(request_id)
+        output, report = output_csv_key(request_id), report_csv_key(request_id)
+        products = self._products(request)
+        self._store.put(staged_csv_key(output, fence), write_output(request["columns"], products))
+        lines = (_report_line(image, request["base_url"]) for image in self._images(request))
+        self._store.put(staged_csv_key(report, fence), write_report(lines))
+        self._keep(request)
+        for key in (output, report):
+            if not self._store.move(staged_csv_key(key, fence), key):
+                raise _LostError("another one has taken the finish")
+        self._store.sync("static")
+        with self._database.transaction() as cursor:
+            finished = finish_request(cursor, request_id, fence)
+            if finished and enqueue_webhook(cursor, finished):
+                defer_webhook(cursor, request_id)
+        if finished:
+            logger.info(
+                "%s %s: %d images succeeded, %d failed",
+                *(request_id, finished["status"], finished["succeeded"], finished["failed"]),
+                extra={"request_id": request_id},
+            )
+
+    def _keep(self, request: dict[str, Any]) -> None:
+        """Renew the lease. Raises _LostError."""
+        with self._database.transaction() as cursor:
+            if not renew_finish(
+                cursor, request["id"], request["fence"], lease_seconds=self._lease_seconds
+            ):
+                raise _LostError("the finish was taken by another one, or the request retried")
+
+    def _delete_staged(self, folder: str, request_id: str) -> None:
+        for key in self._store.list_keys(folder, request_id):
+            self._store.delete(key)
+
+    def _is_wanted(self, key: str) -> bool:
+        """Tell whether a staged CSV may still be moved in place."""
+        staged = parse_staged_csv(key)
+        if staged is None:
+            return True  # not ours
+        request_id, fence = staged
+        with self._database.transaction() as cursor:
+            request = select_request(cursor, request_id)
+            if request is None:
+                return not select_deleted(cursor, [request_id])
+        return request["fence"] == fence and not is_finished(request)
+
+    def _images(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the images of a request in input order, a page at a time, the lease renewed."""
+        after = 0
+        while True:
+            self._keep(request)
+            with self._database.transaction() as cursor:
+                page = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
+            if not page:
+                return
+            yield from page
+            after = page[-1]["n"]
+
+    def _products(self, request: dict[str, Any]) -> Iterator[OutputProduct]:
+        """Yield the products in input order, having written their output cell to the database."""
+        by_row = itertools.groupby(self._images(request), key=lambda image: image["row"])
+        base_url = request["base_url"]
+        numbered = ((row, _product(list(images), base_url)) for row, images in by_row)
+        while batch := list(itertools.islice(numbered, PAGE)):
+            with self._database.transaction() as cursor:
+                cells = [(row, output_cell(product.output_urls)) for row, product in batch]
+                update_output_urls(cursor, request["id"], cells)
+            yield from (product for _, product in batch)
 
 
 def _product(images: list[dict[str, Any]], base_url: str) -> OutputProduct:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from errors import is_retryable
-from image_queue import ImageState, RequestStatus
+from image_queue import ImageState
+from request_queue import RequestStatus
 from storage_keys import image_key, output_csv_key, report_csv_key
 from webhook import WebhookState
 
@@ -69,7 +70,7 @@ def is_finished(row: Row) -> bool:
 def _progress(row: Row) -> dict[str, Any]:
     done = row["succeeded"] + row["failed"] + row["cancelled"]
     left = row["images"] - done
-    rate = _images_per_second(row, done)
+    rate = _images_per_second(row, done - row["done_before"])
     return {
         "total": row["images"],
         "done": done,

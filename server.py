@@ -30,6 +30,8 @@ from file_response import file_response, is_unchanged
 from http_protocol import HttpServer, Response, json_response
 from image_processor import WorkerThread
 from image_queue import ImageState
+from job_queue import defer_begin, defer_purge, defer_turn, defer_turns, defer_webhook
+from output_files import OutputFiles
 from paging import (
     image_cursor,
     parse_image_cursor,
@@ -37,10 +39,18 @@ from paging import (
     parse_request_cursor,
     request_cursor,
 )
-from request_view import image_document, is_finished, status_document
+from request_queue import (
+    RequestStatus,
+    cancel_request,
+    delete_request,
+    retry_request,
+    select_deleted_request,
+)
+from request_view import image_document, is_finished, status_document, status_path
 from service_process import service_process
 from storage_keys import output_csv_key, report_csv_key
-from upload_intake import UploadIntake
+from upload_intake import FIRST_POLL_SECONDS, UploadIntake
+from webhook_queue import replay_webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +58,7 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from http_protocol import Request
-    from image_store import ImageStore
+    from image_store import ImageStore, StoredObject
     from settings import Settings
 
 ROOT: Final = Path(__file__).parent
@@ -96,14 +106,17 @@ class Api:
         self._settings = settings
         self._database = database
         self._store = store
+        self._files = OutputFiles(database, store)
         self._intake = UploadIntake(settings, database, store)
         self.is_draining = False
-        image = rf"/(uploads/({_ID})/\2-[1-9][0-9]{{0,9}}\.(?:jpg|png|webp|gif|avif))"
+        image = rf"/uploads/({_ID})/\1-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
         self._routes = [
             _route("/upload", POST=self._upload),
             _route("/requests", GET=self._requests),
-            _route(f"/status/({_ID})", GET=self._status),
+            _route(f"/status/({_ID})", GET=self._status, DELETE=self._delete),
             _route(f"/status/({_ID})/images", GET=self._images),
+            _route(f"/status/({_ID})/retry", POST=self._retry),
+            _route(f"/status/({_ID})/webhook", POST=self._send_webhook),
             _route(rf"/static/({_ID})(-report)?\.csv", is_public=True, GET=self._csv),
             _route(image, is_public=True, GET=self._image),
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
@@ -196,25 +209,98 @@ class Api:
             headers=_REVALIDATED,
         )
 
+    def _send_webhook(self, call: Call) -> Response:
+        """Let the event of a finished request be sent again, under the same id."""
+        row = self._find_request(call)
+        if not row["options"].get("webhook_url"):
+            raise HttpError(HTTPStatus.CONFLICT, "the request was uploaded without a webhook_url")
+        if not is_finished(row):
+            raise HttpError(HTTPStatus.CONFLICT, "the request is not finished: nothing to send yet")
+        if self._settings.webhook_secret is None:
+            raise HttpError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "WEBHOOK_SECRET is not set, so no webhooks are sent",
+            )
+        with self._database.transaction() as cursor:
+            if replay_webhook(cursor, row["id"]):
+                defer_webhook(cursor, row["id"])
+            replayed = select_request(cursor, row["id"])
+        return json_response(
+            status_document(replayed or row, self._base_url),
+            HTTPStatus.ACCEPTED,
+            {"Location": status_path(row["id"])},
+        )
+
+    def _retry(self, call: Call) -> Response:
+        request_id = self._find_request(call)["id"]
+        with self._database.transaction() as cursor:
+            images = retry_request(cursor, request_id)
+            row = select_request(cursor, request_id)
+            if row is None:
+                raise _gone()
+            if images and row["status"] == RequestStatus.PENDING:
+                defer_begin(cursor, request_id)
+            elif images:
+                defer_turns(cursor, request_id, images)
+        if images is None:
+            raise HttpError(
+                HTTPStatus.CONFLICT,
+                "the request is just being cancelled; once it is cancelled it can be retried",
+            )
+        return self._accepted(row, {"images": images})
+
+    def _delete(self, call: Call) -> Response:
+        request_id = self._find_request(call)["id"]
+        with self._database.transaction() as cursor:
+            if delete_request(cursor, request_id):
+                defer_purge(cursor, request_id)
+                return json_response(
+                    {"request_id": request_id, "status": "deleted"}, HTTPStatus.ACCEPTED
+                )
+            cancel_request(cursor, request_id)
+            defer_turn(cursor, request_id, 0)
+            status = select_request(cursor, request_id)
+            if status is None:
+                raise _gone()
+        return self._accepted(status, {})
+
+    def _accepted(self, row: dict[str, Any], members: dict[str, Any]) -> Response:
+        """Answer 202: what was asked for is noted, and seen on the status when it is done."""
+        path = status_path(row["id"])
+        body = {
+            "request_id": row["id"],
+            "status": row["status"],
+            "status_url": self._base_url + path,
+            **members,
+        }
+        return json_response(
+            body, HTTPStatus.ACCEPTED, {"Location": path, "Retry-After": str(FIRST_POLL_SECONDS)}
+        )
+
     def _csv(self, call: Call) -> Response:
         request_id, is_report = call.groups
         with self._database.transaction() as cursor:
             row = select_request(cursor, request_id)
+            if row is None and select_deleted_request(cursor, request_id):
+                raise _gone()
         if row is None or not is_finished(row):
             raise _not_found("there is no such CSV, or not yet: see the request's status")
         key = (report_csv_key if is_report else output_csv_key)(request_id)
         name = key.rpartition("/")[2]
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return self._file(call.request, key, _REVALIDATED | disposition)
+        return self._file(call.request, self._store.find(key), _REVALIDATED | disposition)
 
     def _image(self, call: Call) -> Response:
-        return self._file(call.request, call.groups[0], _FOREVER)
+        request_id, n, extension = call.groups
+        file = self._files.find(request_id, int(n), extension)
+        return self._file(call.request, file, _FOREVER)
 
-    def _file(self, request: Request, key: str, headers: dict[str, str]) -> Response:
-        file = self._store.find(key)
+    def _file(
+        self, request: Request, file: StoredObject | None, headers: dict[str, str]
+    ) -> Response:
         if file is None:
             raise _not_found()
-        return file_response(request, self._store, file, headers | _content_type(key))
+        return file_response(request, self._store, file, headers | _content_type(file.key))
 
     def _page(self, call: Call) -> Response:  # noqa: ARG002  # every handler takes the call
         return _own_file("web/index.html", {"Content-Security-Policy": self._page_policy()})
@@ -241,11 +327,17 @@ class Api:
         return json_response({"status": "ready"})
 
     def _find_request(self, call: Call) -> dict[str, Any]:
-        """Return the row of the caller's request. Raises HttpError 404, also for another's."""
+        """Return the row of the caller's request.
+
+        Raises HttpError 410 when it was deleted, and 404, also for another's.
+        """
         with self._database.transaction() as cursor:
             row = select_request(cursor, call.groups[0])
-        if row is None or (row["owner"] != call.owner and self._settings.api_keys):
+            found = row or select_deleted_request(cursor, call.groups[0])
+        if found is None or (found["owner"] != call.owner and self._settings.api_keys):
             raise _not_found("there is no request with this id")
+        if row is None:
+            raise _gone()
         return row
 
     @property
@@ -286,6 +378,10 @@ def _wrong_method(route: Route) -> HttpError:
 
 def _not_found(detail: str = "there is nothing here") -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, detail)
+
+
+def _gone() -> HttpError:
+    return HttpError(HTTPStatus.GONE, "the request was deleted, by its owner or by its age")
 
 
 def _unavailable(detail: str) -> HttpError:

@@ -124,6 +124,8 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1
     )
     shutdown_seconds: Seconds = 30
+    lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 30
+    retention_days: Annotated[float, Field(ge=0, le=36_500)] = 30
 
     webhook_secret: WebhookSecret = Field(default=None, repr=False)  # the key itself
 

@@ -1,0 +1,114 @@
+"""Output images between an attempt and the world: staged, then published by the row's commit.
+
+An attempt stages its file under a key of its own. Recording the outcome makes the row name that
+attempt; only then the file is moved to where it is served. Whoever finds a staged file whose row
+names it may publish it, once or twice; one that no row can name any more is deleted. So a file
+is visible only when its row says so, and a worker that was stopped past its lease puts nothing
+over what another has made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from database_helper import select_image_fences
+from image_queue import ImageState
+from request_queue import select_deleted
+from storage_keys import STAGED_IMAGES, StagedImage, image_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codec.image_compressor import CompressedImage
+    from database_helper import Database
+    from image_queue import ClaimedImage
+    from image_store import ImageStore, StoredObject
+
+SETTLED_AT_A_TIME: Final = 1000
+
+
+class OutputFiles:
+    """The output images in the store. Shared by threads; every method blocks."""
+
+    def __init__(self, database: Database, store: ImageStore) -> None:
+        self._database = database
+        self._store = store
+
+    def stage(self, image: ClaimedImage, compressed: CompressedImage) -> str:
+        """Store an output durably, to be published; return its SHA-256.
+
+        Raises ImageError `storage_error`.
+        """
+        staged = StagedImage.of(image.request_id, image.n, image.fence, compressed.format)
+        self._store.put(staged.key, compressed.data)
+        return hashlib.sha256(compressed.data).hexdigest()
+
+    def stage_copy(self, image: ClaimedImage, twin: StagedImage) -> None:
+        """Stage what the ended `twin` has as the output of another image.
+
+        Raises ImageError `storage_error`.
+        """
+        copy = StagedImage(image.request_id, image.n, image.fence, twin.extension)
+        try:
+            self._store.copy(twin.published_key, copy.key)
+        except FileNotFoundError:  # its row names it, but it is not moved yet
+            self.publish(twin)
+            self._store.copy(twin.published_key, copy.key)
+
+    def publish(self, staged: StagedImage) -> None:
+        """Move a staged file, which its row names, to where it is served."""
+        self._store.move(staged.key, staged.published_key)
+
+    def find(self, request_id: str, n: int, extension: str) -> StoredObject | None:
+        """Return an output image that may be served, or None."""
+        published = StagedImage(request_id, n, 0, extension).published_key
+        file = self._store.find(published)
+        if file is None and (staged := self._find_named(request_id, n, extension)):
+            self.publish(staged)
+            file = self._store.find(published)
+        return file
+
+    def settle(self, request_id: str = "") -> None:
+        """Publish the staged files that their rows name; delete those that none can name any more.
+
+        Of one request, or of all.
+        """
+        found = (
+            (key, StagedImage.parse(key))
+            for key in self._store.list_keys(STAGED_IMAGES, request_id)
+        )
+        staged = [(key, image) for key, image in found if image]
+        for start in range(0, len(staged), SETTLED_AT_A_TIME):
+            self._settle(staged[start : start + SETTLED_AT_A_TIME])
+        if request_id:
+            self._store.sync(image_folder(request_id))
+
+    def settle_one(self, staged: StagedImage) -> None:
+        """Do so with one file."""
+        self._settle([(staged.key, staged)])
+
+    def _settle(self, files: Sequence[tuple[str, StagedImage]]) -> None:
+        # The rows are read after the files were seen: a fence only rises.
+        images = [(image.request_id, image.n) for _, image in files]
+        with self._database.transaction() as cursor:
+            rows = select_image_fences(cursor, images)
+            deleted = select_deleted(cursor, [request_id for request_id, _ in images])
+        for key, image in files:
+            row = rows.get((image.request_id, image.n))
+            if row is None:  # what is not deleted may be another database's, in the same store
+                if image.request_id in deleted:
+                    self._store.delete(key)
+                continue
+            is_current = row["fence"] == image.fence
+            if is_current and row["state"] == ImageState.SUCCEEDED and key == image.key:
+                self.publish(image)
+            elif not is_current or row["state"] != ImageState.RUNNING:
+                self._store.delete(key)
+
+    def _find_named(self, request_id: str, n: int, extension: str) -> StagedImage | None:
+        with self._database.transaction() as cursor:
+            row = select_image_fences(cursor, [(request_id, n)]).get((request_id, n))
+        if row and row["state"] == ImageState.SUCCEEDED:
+            return StagedImage(request_id, n, row["fence"], extension)
+        return None

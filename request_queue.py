@@ -1,0 +1,221 @@
+"""The statements of requests as a whole: begin, finish, retry, cancel, delete.
+
+Every function takes the cursor of an open transaction and opens none. A finish is leased and
+fenced like an image (`schema.sql`). Images by themselves are `image_queue`'s, uploading and
+reading `database_helper`'s.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from database_helper import Cursor
+
+PURGED_AT_A_TIME: Final = 5000  # rows of one table
+
+
+class RequestStatus(StrEnum):
+    """The life cycle of a request; `schema.sql` draws it."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
+    """Take a pending request into work; None when it is not pending any more.
+
+    An image whose URL stood earlier in the request is made to wait for that one.
+    """
+    cursor.execute(
+        """update requests set status = 'processing', started_at = now()
+            where id = %s and status = 'pending' returning *""",
+        (request_id,),
+    )
+    request = cursor.fetchone()
+    if request:
+        cursor.execute(
+            """with repeated as (
+                   select input_url, min(n) as first from images where request_id = %(id)s
+                    group by input_url having count(*) > 1)
+               update images i set repeats = repeated.first, due_at = 'infinity'
+                 from repeated
+                where i.request_id = %(id)s and i.input_url = repeated.input_url
+                  and i.n <> repeated.first""",
+            {"id": request_id},
+        )
+    return request
+
+
+# --- The finish ------------------------------------------------------------------------------
+
+
+def take_finish(cursor: Cursor, request_id: str, *, lease_seconds: float) -> dict[str, Any] | None:
+    """Take the finish of a request whose images have all ended; return its row.
+
+    None when there is nothing to finish, or another one is at it.
+    """
+    cursor.execute(
+        """update requests
+              set fence = fence + 1, lease_until = now() + make_interval(secs => %s)
+            where id = %s and finished_at is null
+              and succeeded + failed + cancelled = images
+              and (lease_until is null or lease_until < now())
+        returning *""",
+        (lease_seconds, request_id),
+    )
+    return cursor.fetchone()
+
+
+def renew_finish(cursor: Cursor, request_id: str, fence: int, *, lease_seconds: float) -> bool:
+    """Extend the lease of a finish; False when it is no longer ours."""
+    cursor.execute(
+        """update requests set lease_until = now() + make_interval(secs => %s)
+            where id = %s and fence = %s and finished_at is null""",
+        (lease_seconds, request_id, fence),
+    )
+    return cursor.rowcount == 1
+
+
+def leave_finish(cursor: Cursor, request_id: str, fence: int) -> None:
+    """Let another one finish the request at once."""
+    cursor.execute(
+        """update requests set lease_until = null
+            where id = %s and fence = %s and finished_at is null""",
+        (request_id, fence),
+    )
+
+
+def finish_request(cursor: Cursor, request_id: str, fence: int) -> dict[str, Any] | None:
+    """Set the final status, once; the output CSVs must be in the store by then.
+
+    Return the finished row, or None when the finish is no longer ours.
+    """
+    cursor.execute(
+        """update requests set finished_at = now(), lease_until = null, status = case
+                  when status = 'cancelling' then 'cancelled'
+                  when succeeded = images then 'completed'
+                  when succeeded = 0 then 'failed'
+                  else 'completed_with_errors' end
+            where id = %s and fence = %s and finished_at is null
+              and succeeded + failed + cancelled = images
+        returning *, now()""",
+        (request_id, fence),
+    )
+    return cursor.fetchone()
+
+
+# --- What users ask for ----------------------------------------------------------------------
+
+
+def retry_request(cursor: Cursor, request_id: str) -> int | None:
+    """Make every failed or cancelled image of a request pending again; return how many.
+
+    Those that repeat such a one wait for it again. One that was cancelled before it began is
+    pending again itself. None when the request is just being cancelled.
+    """
+    cursor.execute(  # locked, so that nothing ends in between and the counters stay right
+        "select status from requests where id = %s for update", (request_id,)
+    )
+    row = cursor.fetchone()
+    if row is None or row["status"] == RequestStatus.CANCELLING:
+        return None
+    cursor.execute(
+        """update images i set state = 'pending', attempts = 0, losses = 0, reused = false,
+                  error_code = null, error_detail = null, http_status = null,
+                  due_at = case when exists (
+                      select from images twin
+                       where twin.request_id = i.request_id and twin.n = i.repeats
+                         and twin.state <> 'succeeded') then 'infinity' else '-infinity'
+                      end::timestamptz
+            where request_id = %s and state in ('failed', 'cancelled')""",
+        (request_id,),
+    )
+    images = cursor.rowcount
+    if images:
+        cursor.execute(
+            """update requests set
+                      status = case when started_at is null then 'pending' else 'processing' end,
+                      started_at = case when started_at is not null then now() end,
+                      finished_at = null, failed = 0, cancelled = 0, errors_by_code = '{}',
+                      done_before = succeeded, fence = fence + 1, lease_until = null
+                where id = %s""",
+            (request_id,),
+        )
+    return images
+
+
+def cancel_request(cursor: Cursor, request_id: str) -> None:
+    """Let no further image of an unfinished request begin."""
+    cursor.execute(
+        "update requests set status = 'cancelling' where id = %s and finished_at is null",
+        (request_id,),
+    )
+
+
+def delete_request(cursor: Cursor, request_id: str) -> bool:
+    """Make a finished request unknown; its files and rows are to be purged.
+
+    False if it is not finished.
+    """
+    return bool(_bury(cursor, "id = %s and finished_at is not null", request_id))
+
+
+def delete_expired_requests(cursor: Cursor, *, days: float, limit: int) -> list[str]:
+    """Likewise the oldest of those that were finished so long ago; return their ids."""
+    return _bury(
+        cursor,
+        """id in (select id from requests where finished_at < now() - make_interval(secs => %s)
+                   order by finished_at limit %s for update skip locked)""",
+        days * 86_400,
+        limit,
+    )
+
+
+def _bury(cursor: Cursor, condition: str, *values: Any) -> list[str]:
+    cursor.execute(
+        f"""with deleted as (delete from requests where {condition} returning id, owner)
+            insert into deleted_requests (id, owner) select id, owner from deleted
+            on conflict (id) do nothing returning id""",  # noqa: S608  # our own conditions
+        values,
+    )
+    return [row["id"] for row in cursor.fetchall()]
+
+
+def select_deleted_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
+    """Return what is left of a deleted request: id, owner, deleted_at, purged_at."""
+    cursor.execute("select * from deleted_requests where id = %s", (request_id,))
+    return cursor.fetchone()
+
+
+def select_deleted(cursor: Cursor, request_ids: Sequence[str]) -> set[str]:
+    """Return which of these ids are those of deleted requests."""
+    cursor.execute("select id from deleted_requests where id = any(%s)", (list(request_ids),))
+    return {row["id"] for row in cursor.fetchall()}
+
+
+def purge_rows(cursor: Cursor, request_id: str) -> bool:
+    """Delete a portion of the rows of a deleted request; tell whether there may be more."""
+    for table, order in (("images", "n"), ("image_links", "row")):
+        cursor.execute(
+            f"""delete from {table} where request_id = %(id)s and {order} in (
+                    select {order} from {table} where request_id = %(id)s limit %(limit)s)
+                  and exists (select from deleted_requests where id = %(id)s)""",  # noqa: S608
+            {"id": request_id, "limit": PURGED_AT_A_TIME},
+        )
+        if cursor.rowcount:
+            return True
+    cursor.execute("delete from webhooks where request_id = %s", (request_id,))
+    cursor.execute(
+        "update deleted_requests set purged_at = now() where id = %s and purged_at is null",
+        (request_id,),
+    )
+    return False
