@@ -200,3 +200,32 @@ create table if not exists idempotency_keys (
 
 -- Those that are over.
 create index if not exists idempotency_keys_oldest on idempotency_keys (created_at);
+
+-- What each worker may download from a host at a time: all workers' live slots of a host together
+-- are never more than HOST_CONCURRENCY. A worker renews its rows about once a second while it has
+-- images of the host and deletes them when it has none; those of a dead worker end with their lease.
+-- Written only under an advisory lock that goes by the host. Logged like any table: after a crash
+-- of PostgreSQL the workers still download.
+create table if not exists host_shares (
+    host text not null,                     -- name or address, without the port
+    worker text not null,                   -- random, another after each start
+    wanted integer not null,                -- images that wait for the host or are under way
+    slots integer not null,                 -- downloads that may be under way until lease_until
+    queued_at timestamptz not null,         -- place in the line: who comes first gets the odd slot
+    served_at timestamptz,                  -- since when it may begin downloads; null: not now
+    lease_until timestamptz not null,
+    primary key (host, worker)
+) with (fillfactor = 50);
+
+-- Origins that asked for a pause or do not answer; one that is fine has no row, or an old one that
+-- is deleted some time. What is in the past does not count. Written under the same lock.
+create table if not exists origins (
+    authority text primary key,             -- host:port
+    failures integer not null,              -- attempts in a row without an answer
+    refusals integer not null,              -- pauses in a row without another answer between
+    code text,                              -- error code of the last failure or refusal
+    paused_until timestamptz not null,      -- by its Retry-After
+    open_until timestamptz not null,        -- after too many failures nobody asks it before that
+    probe_until timestamptz not null,       -- then one attempt does, and the others wait until here
+    told_at timestamptz not null default now()
+) with (fillfactor = 50);
