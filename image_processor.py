@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -61,6 +62,7 @@ SENDERS: Final = TURNS // 2  # webhooks at a time: slow receivers leave room for
 WEBHOOK_LEASE_SECONDS: Final = 2 * SEND_SECONDS
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
+STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
@@ -320,7 +322,8 @@ def _wake(cursor: Cursor, recorded: Recorded) -> None:
 class WorkerThread:
     """The background loop: starts on entering, drains on leaving.
 
-    Outlives the database: while that is away the engine is started again and again.
+    Outlives the database: while that is away the engine is started again and again. Outlives its
+    own breakdowns, too.
     """
 
     def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
@@ -351,20 +354,48 @@ class WorkerThread:
         try:
             self._loop.run_until_complete(self._work())
         except BaseException:
-            # A process without its worker would take uploads and do nothing about them. Whoever
-            # supervises it starts it anew, and the leases of what it had end by themselves.
+            # Even starting it again failed. A process without its worker would take uploads and do
+            # nothing about them. Whoever supervises it starts it anew.
             logger.critical("the worker died, and so does the process", exc_info=True)
             os._exit(EXIT_WORKER_DIED)
         self._loop.close()
 
     async def _work(self) -> None:
+        """Work until the stop; after an error that nobody foresaw, from the start again."""
+        pause = RESTART_SECONDS
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            try:
+                await self._work_until_stopped()
+            except Exception:
+                if time.monotonic() - begun > STEADY_SECONDS:
+                    pause = RESTART_SECONDS
+                logger.critical("the worker broke down, again in %.0f s", pause, exc_info=True)
+                await self._wait_for_stop(pause)
+                pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+    async def _work_until_stopped(self) -> None:
         processor = ImageProcessor(self._settings, self._database, self._store)
         upkeep = asyncio.create_task(processor.record_and_renew())
         engine = asyncio.create_task(self._run_engine(processor))
         stop = asyncio.create_task(self._stop.wait())
-        ended, _ = await asyncio.wait([stop, upkeep, engine], return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()  # raises what ended a task that should run for ever
+        try:
+            ended, _ = await asyncio.wait(
+                [stop, upkeep, engine], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ended:
+                task.result()  # raises what ended a task that should run for ever
+            await self._drain(processor, engine)
+        finally:
+            if self._worker:
+                self._worker.stop()
+            for task in (stop, upkeep, engine):
+                task.cancel()
+            await asyncio.wait([stop, upkeep, engine], timeout=LAST_SECONDS)
+            await processor.close()
+            await _end_other_tasks()
+
+    async def _drain(self, processor: ImageProcessor, engine: asyncio.Task[None]) -> None:
         if self._worker:
             self._worker.stop()  # no further turn; those under way end
         else:
@@ -375,10 +406,10 @@ class WorkerThread:
                 await asyncio.wait([engine])
         except TimeoutError:
             logger.warning("some work took longer than SHUTDOWN_SECONDS")
-        upkeep.cancel()
-        await asyncio.gather(upkeep, return_exceptions=True)
-        await processor.close()
-        await _end_other_tasks()
+
+    async def _wait_for_stop(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
@@ -397,8 +428,7 @@ class WorkerThread:
             if self._stop.is_set():
                 return
             logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause)
+            await self._wait_for_stop(pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
 
     async def _run_worker(self, app: procrastinate.App) -> None:

@@ -70,7 +70,7 @@ def is_finished(row: Row) -> bool:
 def _progress(row: Row) -> dict[str, Any]:
     done = row["succeeded"] + row["failed"] + row["cancelled"]
     left = row["images"] - done
-    rate = _images_per_second(row, done - row["done_before"])
+    rate = _images_per_second(row, row["succeeded"] + row["failed"] - row["done_before"])
     return {
         "total": row["images"],
         "done": done,
