@@ -69,7 +69,7 @@ def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery)
                   due_at = now() + make_interval(secs => %(retry_seconds)s),
                   last_status = %(last_status)s, last_error = %(last_error)s,
                   delivered_at = case %(state)s when 'delivered' then now() end
-            where id = %(id)s and fence = %(fence)s""",
+            where id = %(id)s and fence = %(fence)s and lease_until is not null""",
         {
             "id": webhook.id,
             "fence": webhook.fence,
