@@ -95,12 +95,14 @@ class RecordedRequest:
 
 
 class Origin:
-    """The server: listens from the start, on a free port of loopback, until closed.
+    """The server: listens from the start, on a port of loopback, until closed.
 
     With a `tls` context it speaks https and calls itself `localhost`.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.requests: list[RecordedRequest] = []
         self.connections = 0
         self.closing = Event()
@@ -108,7 +110,7 @@ class Origin:
         self.lock = Lock()
         self.open_sockets: set[socket.socket] = set()
         self._replies: dict[str, list[Reply]] = {}
-        self._server = _Server(host, self)
+        self._server = _Server(host, port, self)
         self.port: int = self._server.server_address[1]
         name = "localhost" if tls else host
         self.authority = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
@@ -180,10 +182,10 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, host: str, origin: Origin) -> None:
+    def __init__(self, host: str, port: int, origin: Origin) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.origin = origin
-        super().__init__((host, 0), _Handler)
+        super().__init__((host, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # clients that hang up are the point
