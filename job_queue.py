@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import procrastinate
 import procrastinate.worker
 
+from database_helper import CONNECT_SECONDS, KEEPALIVE
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -79,7 +81,12 @@ def build_app(conninfo: str, worker: Worker, *, lease_seconds: float) -> procras
     beside it and would never let go of its lock. The sweeper restarts what failed.
     """
     app = procrastinate.App(
-        connector=procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=4)
+        connector=procrastinate.PsycopgConnector(
+            conninfo=conninfo,
+            kwargs=KEEPALIVE | {"connect_timeout": CONNECT_SECONDS},
+            min_size=1,
+            max_size=4,
+        )
     )
     app.task(name="begin", queue=QUEUE)(worker.begin)
     app.task(name="turn", queue=QUEUE)(worker.run_turn)
