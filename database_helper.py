@@ -1,10 +1,11 @@
 """PostgreSQL: the one door to it.
 
-No other module imports psycopg2, but for the look of `embedded_postgres` whether its server
-answers. Owns the connections, transactions, and the statements of uploads and of reading: one short
-function each, named for its meaning. Functions take the cursor of an open transaction, so that
-callers decide what commits together. `schema.sql` explains the tables, `database_schema`
-applies it, `image_queue` has the statements of the work itself.
+No other module imports psycopg2, but for `watched_connection`, whose connections these are, and
+the look of `embedded_postgres` whether its server answers. Owns the connections, transactions, and
+the statements of uploads and of reading: one short function each, named for its meaning.
+Functions take the cursor of an open transaction, so that callers decide what commits together.
+`schema.sql` explains the tables, `database_schema` applies it, `image_queue` has the statements
+of the work itself.
 """
 
 from __future__ import annotations
@@ -15,27 +16,30 @@ import select
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
 from psycopg2.extras import RealDictCursor
 
 from errors import ServiceError, SettingsError
+from watched_connection import WatchedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
-
-    from psycopg2.extensions import connection as Connection  # noqa: N812  # it is a class
 
     from csv_validator import ProductRow
 
 COPY_BATCH_CHARACTERS: Final = 4 * 2**20  # per table and COPY: bounds the memory of an upload
 CONNECT_SECONDS: Final = 5
 WAIT_SECONDS: Final = 10.0  # for a free connection
+STATEMENT_SECONDS: Final = 15.0
+BATCH_SECONDS: Final = 60.0  # for a statement over thousands of rows
+LONG_SECONDS: Final = 900.0  # for a statement over all rows of a request
+ABANDONED_SECONDS: Final = 5  # after which the server ends a statement whose client has gone
 # A server that went away is noticed within so long, also in the middle of a statement.
-_KEEPALIVE: Final[dict[str, Any]] = {
+KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -46,7 +50,28 @@ _AWAY: Final = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.Int
 
 
 class Cursor(RealDictCursor):
-    """A cursor of an open transaction; its rows are dictionaries."""
+    """A cursor of an open transaction; its rows are dictionaries.
+
+    Only `execute` and `copy_expert` are held to a time; no others are used.
+    """
+
+    def allow(self, seconds: float) -> None:
+        """Let each statement of this transaction from here on, and its commit, take so long."""
+        self._connection.seconds = seconds
+
+    def execute(self, *args: Any, **kwargs: Any) -> None:
+        """Run a statement."""
+        with self._connection.limit():
+            super().execute(*args, **kwargs)
+
+    def copy_expert(self, *args: Any, **kwargs: Any) -> None:
+        """Run a COPY."""
+        with self._connection.limit():
+            super().copy_expert(*args, **kwargs)
+
+    @property
+    def _connection(self) -> WatchedConnection:
+        return cast("WatchedConnection", self.connection)
 
 
 class DatabaseUnavailableError(ServiceError):
@@ -58,10 +83,17 @@ class Database:
 
     psycopg2's own pool raises when it is exhausted and hands out connections that died while
     they were idle; waiting and looking first is less code than working around both.
-    Raises SettingsError when `conninfo` can't be parsed.
+    Raises SettingsError when `conninfo` can't be parsed. `statement_seconds` is the longest that a
+    statement may take whose transaction says nothing else.
     """
 
-    def __init__(self, conninfo: str, *, max_connections: int = 16) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        max_connections: int = 16,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
         try:
             parse_dsn(conninfo)
         except psycopg2.ProgrammingError:  # its message has parts of the password
@@ -69,7 +101,8 @@ class Database:
                 "DATABASE_URL: takes a URL like postgresql://user:password@host/database"
             ) from None
         self.conninfo = conninfo
-        self._idle: list[Connection] = []
+        self._statement_seconds = statement_seconds
+        self._idle: list[WatchedConnection] = []
         self._free = threading.BoundedSemaphore(max_connections)
 
     def close(self) -> None:
@@ -78,17 +111,20 @@ class Database:
             self._idle.pop().close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Cursor]:
+    def transaction(self, seconds: float | None = None) -> Iterator[Cursor]:
         """Commit what the block does, or nothing of it.
 
-        Waits for a free connection, but not for ever. Raises DatabaseUnavailableError when there
-        is none, or when PostgreSQL can't be reached or gives up.
+        Waits for a free connection, but not for ever; `seconds` is the longest that a single
+        statement or the commit may take. Raises DatabaseUnavailableError when there is no
+        connection, or when PostgreSQL can't be reached, doesn't answer in time, or gives up;
+        whether a commit that failed so has happened is not known.
         """
         if not self._free.acquire(timeout=WAIT_SECONDS):
             raise DatabaseUnavailableError("all connections are busy")
         connection = None
         try:
             connection = self._connect()
+            connection.seconds = self._statement_seconds if seconds is None else seconds
             with connection.cursor(cursor_factory=Cursor) as cursor:
                 yield cursor
             connection.commit()
@@ -106,20 +142,29 @@ class Database:
                 self._idle.append(connection)
             self._free.release()
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> WatchedConnection:
         """Return a live connection, dropping those that died while they were idle."""
         while self._idle:
             connection = self._idle.pop()
             if not _is_dead(connection):
                 return connection
             connection.close()
-        fresh: Connection = psycopg2.connect(
-            self.conninfo, connect_timeout=CONNECT_SECONDS, **_KEEPALIVE
+        fresh: WatchedConnection = psycopg2.connect(
+            self.conninfo,
+            connection_factory=WatchedConnection,
+            connect_timeout=CONNECT_SECONDS,
+            **KEEPALIVE,
         )
+        fresh.seconds = self._statement_seconds
+        fresh.autocommit = True
+        with fresh.cursor(cursor_factory=Cursor) as cursor, suppress(psycopg2.DataError):
+            # Else it went on to the end with its locks. Not every platform of a server has it.
+            cursor.execute("set client_connection_check_interval = %s", (f"{ABANDONED_SECONDS}s",))
+        fresh.autocommit = False
         return fresh
 
 
-def _is_dead(connection: Connection) -> bool:
+def _is_dead(connection: WatchedConnection) -> bool:
     if connection.closed:
         return True
     # PostgreSQL says nothing to an idle connection but good-bye, so anything to read is the end.

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from procrastinate.schema import SchemaManager, migrations_path
 
+from database_helper import LONG_SECONDS
+
 if TYPE_CHECKING:
     from database_helper import Cursor, Database
 
@@ -25,7 +27,7 @@ def apply_schema(database: Database, directory: Path = ROOT) -> None:
     `directory` has `schema.sql` and `migrations/NNNN_name.sql`. Processes that start together
     wait for each other. Applying it again changes nothing.
     """
-    with database.transaction() as cursor:
+    with database.transaction(LONG_SECONDS) as cursor:
         cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         applied = _applied_migrations(cursor)
         ours = {path.name: path for path in sorted((directory / "migrations").glob("*.sql"))}

@@ -22,7 +22,7 @@ import image_queue
 import job_queue
 from address_policy import AddressPolicy
 from async_database import AsyncDatabase
-from database_helper import DatabaseUnavailableError, select_request
+from database_helper import BATCH_SECONDS, DatabaseUnavailableError, select_request
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from in_flight import InFlight
@@ -281,6 +281,7 @@ def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
 
 
 def _sweep(cursor: Cursor, lease_seconds: float) -> None:
+    cursor.allow(BATCH_SECONDS)
     dropped = job_queue.drop_stalled_jobs(cursor, lease_seconds=lease_seconds)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)

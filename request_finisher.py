@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from database_helper import (
+    BATCH_SECONDS,
     DatabaseUnavailableError,
     select_images,
     select_request,
@@ -115,7 +116,7 @@ class RequestFinisher:
             if not self._is_wanted(key):
                 self._store.delete(key)
         if retention_days:
-            with self._database.transaction() as cursor:
+            with self._database.transaction(BATCH_SECONDS) as cursor:
                 for request_id in delete_expired_requests(
                     cursor, days=retention_days, limit=EXPIRED_AT_A_TIME
                 ):
@@ -175,7 +176,7 @@ class RequestFinisher:
         after = 0
         while True:
             self._keep(request)
-            with self._database.transaction() as cursor:
+            with self._database.transaction(BATCH_SECONDS) as cursor:
                 page = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
             if not page:
                 return
@@ -188,7 +189,7 @@ class RequestFinisher:
         base_url = request["base_url"]
         numbered = ((row, _product(list(images), base_url)) for row, images in by_row)
         while batch := list(itertools.islice(numbered, PAGE)):
-            with self._database.transaction() as cursor:
+            with self._database.transaction(BATCH_SECONDS) as cursor:
                 cells = [(row, output_cell(product.output_urls)) for row, product in batch]
                 update_output_urls(cursor, request["id"], cells)
             yield from (product for _, product in batch)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from database_helper import BATCH_SECONDS, LONG_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,6 +44,7 @@ def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
     )
     request = cursor.fetchone()
     if request:
+        cursor.allow(LONG_SECONDS)
         cursor.execute(
             """with repeated as (
                    select input_url, min(n) as first from images where request_id = %(id)s
@@ -128,6 +131,7 @@ def retry_request(cursor: Cursor, request_id: str) -> int | None:
     row = cursor.fetchone()
     if row is None or row["status"] == RequestStatus.CANCELLING:
         return None
+    cursor.allow(LONG_SECONDS)
     cursor.execute(
         """update images i set state = 'pending', attempts = 0, losses = 0, reused = false,
                   error_code = null, error_detail = null, http_status = null,
@@ -204,6 +208,7 @@ def select_deleted(cursor: Cursor, request_ids: Sequence[str]) -> set[str]:
 
 def purge_rows(cursor: Cursor, request_id: str) -> bool:
     """Delete a portion of the rows of a deleted request; tell whether there may be more."""
+    cursor.allow(BATCH_SECONDS)
     for table, order in (("images", "n"), ("image_links", "row")):
         cursor.execute(
             f"""delete from {table} where request_id = %(id)s and {order} in (

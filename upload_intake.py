@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from address_policy import AddressPolicy
 from csv_validator import CsvLimits, ProductReader
-from database_helper import UploadCounts, copy_products, insert_request
+from database_helper import BATCH_SECONDS, UploadCounts, copy_products, insert_request
 from errors import ErrorCode, HttpError, ImageError
 from http_protocol import Response, json_response
 from idempotency import (
@@ -138,7 +138,7 @@ class UploadIntake:
     ) -> Response:
         """Write an upload's rows, or find out that an earlier one with its key did."""
         request_id = uuid.uuid4().hex
-        with self._database.transaction() as cursor:
+        with self._database.transaction(BATCH_SECONDS) as cursor:
             if keyed and (first := claim_key(cursor, keyed, request_id)):
                 return _accepted(first, {REPLAYED_HEADER: "true"})
             counts = copy_products(cursor, request_id, products)
