@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -90,6 +90,16 @@ class DownloadedImage:
         self.close()
 
 
+class Witness(Protocol):
+    """Whoever has to know whom a download asks, redirects included; called in its thread."""
+
+    def asks(self, source: SourceUrl) -> None:
+        """Hear of the next origin to be asked; what it raises ends the download."""
+
+    def answers(self) -> None:
+        """Hear that this one gave an HTTP answer."""
+
+
 class ImageDownloader:
     """Downloads for many threads at once, over connections that they share.
 
@@ -113,7 +123,7 @@ class ImageDownloader:
         self._network = network or Network()
         self._session = _Session(self._network.tls_context(), connections, user_agent)
 
-    def download(self, url: str) -> DownloadedImage:
+    def download(self, url: str, witness: Witness | None = None) -> DownloadedImage:
         """Fetch the image; blocks for as long as the limits and the byte budget let it.
 
         The caller closes what it gets. Raises ImageError, with `http_status` and
@@ -128,7 +138,11 @@ class ImageDownloader:
         ) as attempt:
             source = self._policy.check_url(url)
             for _ in range(limits.max_redirects + 1):
+                if witness:
+                    witness.asks(source)
                 with closing(self._get(attempt, source)) as response:
+                    if witness:
+                        witness.answers()
                     target = redirect_target(source, response.status_code, response.raw.headers)
                     if target is None:
                         return self._take(attempt, source, response)

@@ -1,4 +1,4 @@
-"""What is known of an origin: does it answer, and does it want to be left alone?
+"""What is known of an origin: whether it answers, and whether it wants to be left alone.
 
 Pure: a state and a report of what downloads met give the next state. An origin is a host and port.
 Two things keep images from it. A *pause* is what it asked for itself, with Retry-After. The
@@ -83,6 +83,10 @@ class OriginState:
             open_seconds=max(0.0, self.open_seconds - seconds),
             probe_seconds=max(0.0, self.probe_seconds - seconds),
         )
+
+    def probed(self, seconds: float) -> OriginState:
+        """Return the state while a probe is under way, which is given up after `seconds`."""
+        return replace(self, probe_seconds=seconds)
 
     def told(self, report: OriginReport, *, open_seconds: float) -> OriginState:
         """Return the state after a report; a breaker that it opens stays so for `open_seconds`."""
