@@ -173,14 +173,14 @@ def test_a_receiver_that_is_gone_is_left_alone_until_asked(
 
 
 def test_a_receiver_that_is_down_gets_its_event_later(
-    module_database: Database, module_origin: Origin, tmp_path: Path
+    database: Database, module_origin: Origin, tmp_path: Path
 ) -> None:
     """The refused try is told in the status; the next one arrives, under the same id."""
     with Receiver() as receiver:
         port, hook = receiver.port, receiver.url("/late")
     with Service(
         tmp_path,
-        module_database,
+        database,
         ALLOWED_SOURCES=f"{module_origin.authority},{receiver.authority}",
         WEBHOOK_SECRET=SECRET,
     ) as service:
@@ -203,7 +203,7 @@ def test_a_receiver_that_is_down_gets_its_event_later(
 
 
 def test_a_sender_that_is_killed_is_followed_by_another(
-    module_database: Database, module_origin: Origin, tmp_path: Path
+    database: Database, module_origin: Origin, tmp_path: Path
 ) -> None:
     """SIGKILL while the receiver has the event but has not answered: the same comes again."""
     with Receiver() as receiver:
@@ -214,15 +214,15 @@ def test_a_sender_that_is_killed_is_followed_by_another(
             "ALLOWED_SOURCES": f"{module_origin.authority},{receiver.authority}",
             "WEBHOOK_SECRET": SECRET,
         }
-        with Service(tmp_path, module_database, **settings) as first:
+        with Service(tmp_path, database, **settings) as first:
             answer = first.upload(csv_of(module_origin.url("/lamp.jpg")), {"webhook_url": hook})
             request_id = answer.json()["request_id"]
             first.wait_until(lambda: receiver.answers_on_csv)
             first.stop(signal.SIGKILL)
         receiver.may_answer.set()
-        with module_database.transaction() as cursor:  # as if the lease's time had passed
+        with database.transaction() as cursor:  # as if the lease's time had passed
             cursor.execute("update webhooks set lease_until = now() where lease_until is not null")
-        with Service(tmp_path, module_database, **settings) as second:
+        with Service(tmp_path, database, **settings) as second:
             _wait(second, request_id, lambda webhook: webhook["state"] == "delivered")
         events = receiver.events("/killed")
         assert len(events) == 2
