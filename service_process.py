@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_CANNOT_START: Final = 2
 WATCH_SECONDS: Final = 1.0
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,12 @@ def _stop_on_signal() -> threading.Event:
     """Take the first signal for the wish to stop; a second one ends the process at once."""
     stop = threading.Event()
 
-    def on_signal(number: int, frame: Any) -> None:  # noqa: ARG001  # signal passes it
+    def on_signal(number: int, frame: Any) -> None:  # noqa: ARG001  # signal passes them
         stop.set()
-        signal.signal(number, signal.SIG_DFL)
+        for either in _STOP_SIGNALS:
+            signal.signal(either, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, on_signal)
     return stop
 

@@ -223,6 +223,25 @@ def test_images_that_take_too_long_are_handed_back(
         assert service.finish(request_id)["status"] == "completed"
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal(tmp_path: Path, origin: Origin, second: signal.Signals) -> None:
+    """A second signal ends the whole service at once, PostgreSQL with it, and loses nothing."""
+    url = origin.serve("/stuck.jpg", silent=True)
+    settings = {"ALLOWED_SOURCES": origin.authority, "LEASE_SECONDS": "2"}
+    with Service(tmp_path, None, **settings) as service:
+        request_id = service.upload(csv_of(url, INVALID)).json()["request_id"]
+        service.wait_until(lambda: origin.count("/stuck.jpg") == 1)
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_until(lambda: service.get("/readyz").status_code == 503)
+        began = time.monotonic()
+        assert service.stop(second) == -second
+        assert time.monotonic() - began < SOON_SECONDS
+    origin.serve("/stuck.jpg", JPEG)
+    with Service(tmp_path, None, **settings) as service:
+        status = service.finish(request_id)
+        assert status["progress"]["succeeded"] == status["progress"]["failed"] == 1
+
+
 def test_stop_right_after_the_start(tmp_path: Path, database: Database) -> None:
     """A signal that comes while the worker is still starting ends the service too."""
     for _ in range(3):
