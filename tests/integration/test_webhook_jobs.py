@@ -1,0 +1,203 @@
+"""Webhooks in the worker: a job sends what is due, leaves the next one behind, or a sweep does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import image_processor
+import job_queue
+from image_processor import ImageProcessor
+from image_store import ImageStore
+from settings import Settings
+from tests.origin import Reply
+from webhook_queue import claim_webhook, enqueue_webhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from database_helper import Database
+    from tests.origin import Origin
+
+SECRET = f"whsec_{'QUJD' * 8}"
+REQUEST_ID = "ab" * 16
+
+
+@pytest.fixture
+def database(clean_database: Database) -> Database:
+    """Give a database with the schema and no rows."""
+    return clean_database
+
+
+@pytest.fixture
+def settings(origin: Origin) -> Settings:
+    """Give settings with which events may be sent to the test's receiver."""
+    values: dict[str, Any] = {
+        "_env_file": None,
+        "allowed_sources": origin.authority,
+        "compress_processes": 1,
+        "webhook_secret": SECRET,
+    }
+    return Settings(**values)
+
+
+@pytest.fixture
+def finish(database: Database) -> Callable[[str], None]:
+    """Give a function that writes a finished request and its event for a URL."""
+
+    def write(url: str) -> None:
+        with database.transaction() as cursor:
+            cursor.execute(
+                """insert into requests (id, status, options, columns, base_url, images, succeeded,
+                                         started_at, finished_at)
+                   values (%s, 'completed', %s, '{}', 'http://a', 1, 1, now(), now()) returning *""",
+                (REQUEST_ID, json.dumps({"webhook_url": url})),
+            )
+            enqueue_webhook(cursor, dict(cursor.fetchone() or {}))
+
+    return write
+
+
+@pytest.fixture
+def work(
+    database: Database, settings: Settings, tmp_path: Path
+) -> Callable[[Callable[[ImageProcessor], Any]], None]:
+    """Give a function that lets a worker's processor do something."""
+
+    @asynccontextmanager
+    async def processor() -> AsyncIterator[ImageProcessor]:
+        running = ImageProcessor(settings, database, ImageStore(f"file:{tmp_path}"))
+        yield running
+        await running.close()
+
+    def run(step: Callable[[ImageProcessor], Any]) -> None:
+        async def main() -> None:
+            async with processor() as running:
+                await step(running)
+
+        asyncio.run(main())
+
+    return run
+
+
+def _send(processor: ImageProcessor) -> Any:
+    return processor.send_webhook(REQUEST_ID)
+
+
+def _event(database: Database) -> dict[str, Any]:
+    with database.transaction() as cursor:
+        cursor.execute("select * from webhooks")
+        return dict(cursor.fetchone() or {})
+
+
+def _jobs(database: Database) -> list[dict[str, Any]]:
+    with database.transaction() as cursor:
+        cursor.execute("select * from procrastinate_jobs where task_name = 'webhook'")
+        return [dict(row) for row in cursor.fetchall()]
+
+
+def test_a_job_sends_what_is_due(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """The event is sent once and recorded, and no job is left."""
+    finish(origin.serve("/hook"))
+    work(_send)
+    work(_send)
+    assert origin.count("/hook") == 1
+    assert (_event(database)["state"], _jobs(database)) == ("delivered", [])
+
+
+def test_a_refusal_leaves_a_job_for_the_next_try(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """The job waits for the very time that the event is due at."""
+    finish(origin.serve("/hook", status=500))
+    work(_send)
+    event, (job,) = _event(database), _jobs(database)
+    assert (event["state"], event["attempts"]) == ("pending", 1)
+    assert job["scheduled_at"] == event["due_at"]
+    assert job["args"] == {"request_id": REQUEST_ID}
+
+
+def test_the_sweep_wakes_what_is_due_and_has_no_job(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """A job that was lost is not missed; where nothing is due none is made."""
+    finish(origin.serve_in_turn("/hook", Reply(status=500), Reply()))
+    work(ImageProcessor.sweep)
+    work(ImageProcessor.sweep)
+    assert len(_jobs(database)) == 1
+    work(_send)
+    with database.transaction() as cursor:
+        cursor.execute("delete from procrastinate_jobs")
+    work(ImageProcessor.sweep)
+    assert _jobs(database) == []
+    with database.transaction() as cursor:
+        cursor.execute("update webhooks set due_at = now()")
+    work(ImageProcessor.sweep)
+    (job,) = _jobs(database)
+    assert job["scheduled_at"] is None
+
+
+def test_the_sweep_wakes_what_a_dead_sender_held(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """An event whose lease is over is due again; before that it is left alone."""
+    finish(origin.serve("/hook"))
+    with database.transaction() as cursor:
+        claim_webhook(cursor, REQUEST_ID, lease_seconds=60)
+    work(ImageProcessor.sweep)
+    assert _jobs(database) == []
+    with database.transaction() as cursor:
+        cursor.execute("update webhooks set lease_until = now()")
+    work(ImageProcessor.sweep)
+    assert len(_jobs(database)) == 1
+
+
+def test_no_event_is_claimed_without_a_free_sender(
+    database: Database,
+    origin: Origin,
+    finish: Any,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Receivers that hang take up some of a worker's places, never all; the sweep comes back."""
+    assert image_processor.SENDERS < image_processor.TURNS
+    monkeypatch.setattr(image_processor, "SENDERS", 1)
+    finish(origin.serve("/hook"))
+    with database.transaction() as cursor:
+        cursor.execute("select * from requests")
+        enqueue_webhook(cursor, dict(cursor.fetchone() or {}))
+
+    async def send_two(processor: ImageProcessor) -> None:
+        await asyncio.gather(_send(processor), _send(processor))
+        assert origin.count("/hook") == 1
+        await _send(processor)
+        assert origin.count("/hook") == 2
+
+    work(send_two)
+
+
+def test_a_job_that_waits_for_a_receiver_holds_nothing_up(database: Database, finish: Any) -> None:
+    """A request that is retried while its last event waits for a try is still restarted."""
+    finish("http://shop.example/hook")
+    with database.transaction() as cursor:
+        job_queue.defer_webhook(cursor, REQUEST_ID)
+        cursor.execute("update requests set status = 'pending', finished_at = null")
+        assert job_queue.restart_idle_requests(cursor) == 1
+
+
+def test_a_job_of_a_deleted_request_does_nothing(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """What was deleted is not sent, and is no error."""
+    finish(origin.serve("/hook"))
+    with database.transaction() as cursor:
+        cursor.execute("delete from requests")
+    work(_send)
+    assert origin.connections == 0
