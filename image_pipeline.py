@@ -12,7 +12,6 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
 
 import image_queue
 from address_policy import AddressPolicy, parse_source_url
@@ -22,6 +21,7 @@ from decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
+from origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from async_database import AsyncDatabase
     from codec.image_compressor import CompressedImage
+    from origin_gate import OriginGate
     from output_files import OutputFiles
     from request_options import ImageOptions
     from settings import Settings
@@ -45,10 +46,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _DrainingError(ServiceError):
-    """The worker is stopping, and this image has not begun."""
-
-
 class _LostError(ServiceError):
     """The image's lease is over, so its outcome will not count."""
 
@@ -56,10 +53,13 @@ class _LostError(ServiceError):
 class ImagePipeline:
     """What images pass through. Made and used in one event loop; `close` it there."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, files: OutputFiles) -> None:
+    def __init__(
+        self, settings: Settings, database: AsyncDatabase, files: OutputFiles, gate: OriginGate
+    ) -> None:
         self._settings = settings
         self._database = database
         self._files = files
+        self._gate = gate
         self._downloader = ImageDownloader(
             AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
             DownloadLimits(
@@ -78,13 +78,11 @@ class ImagePipeline:
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
         self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
-        self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._suspects = asyncio.Lock()
-        self._is_draining = False
 
     def drain(self) -> None:
         """Postpone every image whose download has not begun."""
-        self._is_draining = True
+        self._gate.drain()
 
     def close(self) -> None:
         """End the decoders and connections; whatever is under way fails."""
@@ -101,8 +99,8 @@ class ImagePipeline:
             return await self._make(image, options)
         except ImageError as error:
             return self._failure(image, error)
-        except _DrainingError:
-            return _postponement(image, 0.0)
+        except PostponedError as error:
+            return _postponement(image, error.seconds)
         except ServiceError as error:
             logger.warning("image %s-%d waits: %s", image.request_id, image.n, error)
             return _postponement(image, POSTPONED_SECONDS)
@@ -113,10 +111,10 @@ class ImagePipeline:
 
     async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
         """Download, compress and store one image."""
-        async with self._host_slot(parse_source_url(image.input_url).host):
-            if self._is_draining:
-                raise _DrainingError("the worker is stopping")
-            source = await _in_thread(self._downloads, self._downloader.download, image.input_url)
+        async with self._gate.slot(parse_source_url(image.input_url)) as visit:
+            source = await _in_thread(
+                self._downloads, self._downloader.download, image.input_url, visit
+            )
         with source:
             bytes_in = len(source.data)
             compressed = await self._compress(image, source.data, options)
@@ -179,12 +177,6 @@ class ImagePipeline:
             error_detail=error.detail,
             http_status=error.http_status,
         )
-
-    def _host_slot(self, host: str) -> asyncio.Semaphore:
-        slot = self._hosts.get(host)
-        if slot is None:
-            slot = self._hosts[host] = asyncio.Semaphore(self._settings.host_concurrency)
-        return slot
 
 
 async def _in_thread(

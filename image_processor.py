@@ -23,10 +23,13 @@ import job_queue
 from address_policy import AddressPolicy
 from async_database import AsyncDatabase
 from database_helper import BATCH_SECONDS, DatabaseUnavailableError, select_request
+from errors import ImageError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from in_flight import InFlight
 from job_queue import defer_turns
+from origin_gate import OriginGate
+from origin_queue import Terms
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
+NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
 SENDERS: Final = TURNS // 2  # webhooks at a time: slow receivers leave room for turns
 WEBHOOK_LEASE_SECONDS: Final = 2 * SEND_SECONDS
@@ -64,6 +68,7 @@ RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
 STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
+PROBE_MARGIN_SECONDS: Final = 15.0  # a download may wait for a thread, or for memory
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
@@ -77,14 +82,22 @@ class ImageProcessor:
     def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
         self._settings = settings
         self._database = AsyncDatabase(database)
+        self._store = store
         files = OutputFiles(database, store)
-        self._pipeline = ImagePipeline(settings, self._database, files)
         self._finisher = RequestFinisher(
             database, store, files, lease_seconds=settings.lease_seconds
         )
         # Of its own, so that neither waits behind the first step of a large request.
         self._records = AsyncDatabase(database)
         self._recorder = OutcomeRecorder(self._write_outcomes)
+        self._gate = OriginGate(
+            self._records,
+            Terms(
+                capacity=settings.host_concurrency,
+                probe_seconds=settings.download_seconds + PROBE_MARGIN_SECONDS,
+            ),
+        )
+        self._pipeline = ImagePipeline(settings, self._database, files, self._gate)
         self._in_flight = InFlight(settings.download_concurrency)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._webhooks = WebhookSender(
@@ -110,15 +123,19 @@ class ImageProcessor:
         request = await self._database.run(select_request, request_id)
         if request is None:
             return
-        options = ImageOptions.from_json(request["options"])
+        pause = 0.0
         with suppress(TimeoutError):
             async with asyncio.timeout(TURN_SECONDS):
                 if request["status"] == RequestStatus.CANCELLING:
                     while not self._is_draining and await self._cancel(request_id):
                         pass
-                while not self._is_draining and await self._claim(request_id, options):
-                    pass
-        await self._database.run(_hand_on, request_id, lane)
+                elif await self._can_store():
+                    options = ImageOptions.from_json(request["options"])
+                    while not self._is_draining and await self._claim(request_id, options):
+                        pass
+                else:
+                    pause = NO_STORE_SECONDS
+        await self._database.run(_hand_on, request_id, lane, pause)
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
@@ -160,6 +177,7 @@ class ImageProcessor:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
             tasks.create_task(self._renew_leases())
+            tasks.create_task(self._gate.run())
 
     async def drain(self) -> None:
         """Claim no image more; return when those under way are recorded or postponed."""
@@ -176,6 +194,7 @@ class ImageProcessor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if len(self._in_flight):
             await self._hand_back()
+        await self._gate.release()
         self._pipeline.close()
         self._finishers.shutdown(wait=False, cancel_futures=True)
         self._senders.shutdown(wait=False, cancel_futures=True)
@@ -194,6 +213,15 @@ class ImageProcessor:
     ) -> None:
         call = partial(function, *args, **kwargs)
         await asyncio.get_running_loop().run_in_executor(self._finishers, call)
+
+    async def _can_store(self) -> bool:
+        """Tell whether outputs can be stored now; with a full disk every image would fail."""
+        try:
+            await self._in_finisher(self._store.check)
+        except ImageError as error:
+            logger.warning("the images wait for the store: %s", error)
+            return False
+        return True
 
     async def _cancel(self, request_id: str) -> bool:
         """Cancel a portion of the images that wait; tell whether there were any."""
@@ -256,8 +284,8 @@ def _begin(cursor: Cursor, request_id: str) -> None:
         defer_turns(cursor, request_id, request["images"])
 
 
-def _hand_on(cursor: Cursor, request_id: str, lane: int) -> None:
-    due = image_queue.select_next_due(cursor, request_id)
+def _hand_on(cursor: Cursor, request_id: str, lane: int, pause: float) -> None:
+    due = image_queue.select_next_due(cursor, request_id, pause=pause)
     if due:
         job_queue.defer_turn(cursor, request_id, lane, due=due)
 

@@ -315,15 +315,21 @@ def _count(cursor: Cursor, request_id: str, ended: list[dict[str, Any]]) -> bool
     return bool(row and row["is_done"])
 
 
-def select_next_due(cursor: Cursor, request_id: str) -> datetime | None:
-    """Return when a turn has something to do next; None if no image waits for one."""
+def select_next_due(cursor: Cursor, request_id: str, *, pause: float = 0.0) -> datetime | None:
+    """Return when a turn has something to do next, `pause` seconds from now at the earliest.
+
+    None if no image waits for one.
+    """
     cursor.execute(
-        """select case when r.status = 'cancelling' then now() else due_at end as due_at
+        """select case when r.status = 'cancelling' then now()
+                       when %(pause)s > 0
+                       then greatest(due_at, now() + make_interval(secs => %(pause)s))
+                       else due_at end as due_at
              from images i join requests r on r.id = i.request_id
-            where i.request_id = %s and i.state = 'pending'
+            where i.request_id = %(id)s and i.state = 'pending'
               and (due_at < 'infinity' or r.status = 'cancelling')
-            order by due_at, n limit 1""",
-        (request_id,),
+            order by i.due_at, n limit 1""",
+        {"id": request_id, "pause": pause},
     )
     row = cursor.fetchone()
     return row["due_at"] if row else None
