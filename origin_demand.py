@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 
-class OriginPausedError(ServiceError):
-    """The origin asked to be left alone for `seconds` more."""
+class PostponedError(ServiceError):
+    """A download may not begin now, but in so many `seconds`; its image has no part in that."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the origin asked for a pause of {seconds:.0f} s")
+    def __init__(self, detail: str, seconds: float) -> None:
+        super().__init__(detail)
         self.seconds = seconds
 
 
@@ -153,12 +153,12 @@ class Origin:
     def check(self) -> None:
         """Raise what keeps us from asking it now.
 
-        A pause is no attempt at an image: OriginPausedError. Only one that follows upon others
+        A pause is no attempt at an image: PostponedError. Only one that follows upon others
         without end is, and so is a breaker that is open: ImageError, or no request would end.
         """
         state = self.state
         if state.pause_seconds > 0 and state.refusals < PAUSES_TO_COUNT:
-            raise OriginPausedError(state.pause_seconds)
+            raise PostponedError(f"{self.host} asked for a pause", state.pause_seconds)
         if state.pause_seconds > 0:
             raise ImageError(
                 state.code or ErrorCode.RATE_LIMITED,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import origin_queue
 from database_helper import DatabaseUnavailableError
 from errors import ImageError, ServiceError
-from origin_demand import Host, Origin
+from origin_demand import Host, Origin, PostponedError
 from origin_queue import OriginQuery, Terms
 from origin_state import CONNECTION_CODES, OriginReport
 
@@ -38,10 +38,6 @@ _LEASE_SHARE: Final = 0.9  # clocks don't run alike: what we take a lease for is
 _REFUSALS: Final = frozenset({429, 503})  # whose Retry-After is meant for everybody
 
 logger = logging.getLogger(__name__)
-
-
-class GateClosedError(ServiceError):
-    """The worker is stopping, and this download has not begun."""
 
 
 class OriginGate:
@@ -65,8 +61,8 @@ class OriginGate:
     async def slot(self, source: SourceUrl) -> AsyncIterator[Visit]:
         """Hold one of the host's slots, waiting until one is free; the visit watches the download.
 
-        Raises OriginPausedError, ImageError where the origin is known not to answer, and
-        GateClosedError once it drains.
+        Raises PostponedError where the origin asked for a pause or the gate drains, and ImageError
+        where the origin is known not to answer.
         """
         origin = self._origin(source)
         origin.users += 1
@@ -87,7 +83,7 @@ class OriginGate:
             origin.users -= 1
 
     def drain(self) -> None:
-        """Let nobody in any more; who waits gets GateClosedError."""
+        """Let nobody in any more; who waits gets PostponedError."""
         self._is_draining = True
         for host in self._hosts.values():
             host.refuse(_closed())
@@ -308,5 +304,5 @@ def _authority(source: SourceUrl) -> str:
     return f"{host}:{source.port}"
 
 
-def _closed() -> GateClosedError:
-    return GateClosedError("the worker is stopping")
+def _closed() -> PostponedError:
+    return PostponedError("the worker is stopping", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,18 +19,32 @@ from image_pipeline import (
 )
 from image_queue import ClaimedImage, ImageState, Outcome
 from image_store import ImageStore
+from origin_demand import Origin as KnownOrigin
+from origin_gate import OriginGate, Visit
+from origin_queue import Terms
+from output_files import OutputFiles
 from request_options import ImageOptions
 from settings import Settings
 from tests.images import photo, saved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from address_policy import SourceUrl
     from tests.origin import Origin
 
 JPEG = saved(photo(64, 48), "JPEG")
 AWAY = "host=/nowhere dbname=nothing"
+
+
+class _OpenGate(OriginGate):
+    """Lets everybody through at once."""
+
+    @asynccontextmanager
+    async def slot(self, source: SourceUrl) -> AsyncIterator[Visit]:
+        """Give a visit that nobody hears of."""
+        yield Visit(self, KnownOrigin(source.host, source.host))
 
 
 def _process(
@@ -42,9 +57,14 @@ def _process(
 
     async def process() -> Outcome:
         settings: dict[str, Any] = {"_env_file": None, "compress_processes": 1}
-        database = AsyncDatabase(Database(AWAY))
-        store = ImageStore(f"file:{folder}")
-        pipeline = ImagePipeline(Settings(**settings, allowed_sources=sources), database, store)
+        away = Database(AWAY)
+        database, store = AsyncDatabase(away), ImageStore(f"file:{folder}")
+        pipeline = ImagePipeline(
+            Settings(**settings, allowed_sources=sources),
+            database,
+            OutputFiles(away, store),
+            _OpenGate(database, Terms(capacity=8)),
+        )
         prepare(pipeline)
         try:
             return await pipeline.process(image, ImageOptions())

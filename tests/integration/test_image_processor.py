@@ -359,14 +359,14 @@ def test_what_a_dead_worker_held_is_finished(shop: Shop) -> None:
 
 def test_a_worker_that_is_there_sweeps_up_after_one_that_dies(shop: Shop) -> None:
     """It needn't be restarted for that, nor wait for a later try of another image."""
-    later = Reply(b"", status=429, headers={"Retry-After": "600"})
+    later = Reply(b"", status=500, headers={"Retry-After": "600"})  # of this image alone
     waits = shop.origin.serve_in_turn("/limited.jpg", later, Reply(JPEG))
     request_id = shop.upload([*shop.serve(1), waits])
     with shop.database.transaction() as cursor:
         begin_request(cursor, request_id)
         assert claim_images(cursor, request_id, limit=1, lease_seconds=2)
     with shop.worker():
-        wait_until(lambda: shop.images(request_id)[1]["error_code"] == "rate_limited")
+        wait_until(lambda: shop.images(request_id)[1]["error_code"] == "http_500")
         wait_until(lambda: shop.states(request_id) == ["succeeded", "pending"])
 
 
@@ -419,12 +419,12 @@ def test_what_takes_too_long_is_handed_back(shop: Shop) -> None:
     """After SHUTDOWN_SECONDS images are given back, and a second worker finishes them at once,
     although the request has another image to wait for.
     """
-    later = Reply(b"", status=429, headers={"Retry-After": "600"})
+    later = Reply(b"", status=500, headers={"Retry-After": "600"})  # of this image alone
     waits = shop.origin.serve_in_turn("/limited.jpg", later)
     slow = [shop.origin.serve(f"/slow-{n}.jpg", silent=True) for n in range(3)]
     request_id = shop.upload([*slow, waits])
     with shop.worker(shutdown_seconds=0.5):
-        wait_until(lambda: shop.images(request_id)[3]["error_code"] == "rate_limited")
+        wait_until(lambda: shop.images(request_id)[3]["error_code"] == "http_500")
         wait_until(lambda: sum(shop.origin.counts.values()) == 4)
         stopped = time.monotonic()
     assert time.monotonic() - stopped < 5
