@@ -28,9 +28,10 @@ import job_queue
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
 from image_processor import WorkerThread
-from image_queue import begin_request, claim_images
+from image_queue import claim_images
 from image_store import ImageStore
 from request_options import RequestOptions, parse_options
+from request_queue import begin_request
 from settings import Settings
 from tests.images import photo, saved
 from tests.origin import Reply
@@ -44,16 +45,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
-NEVER = "0 0 1 1 *"  # or at least not while a test runs
 BUSY = Reply(b"busy", status=503, content_type="text/plain")
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
     monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(image_pipeline, "POSTPONED_SECONDS", 0.2)
+
+
+def _never_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing go on that only a sweep would bring about."""
+    monkeypatch.setattr(image_processor, "_sweep", lambda *_: None)
 
 
 class Shop:
@@ -248,7 +253,7 @@ def test_a_url_that_comes_fifty_times_is_fetched_once(shop: Shop) -> None:
 def test_repetitions_come_in_portions(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a URL is repeated, no transaction has to release all of them at once."""
     monkeypatch.setattr(image_queue, "REPEATS_AT_A_TIME", 2)
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", "0 0 1 1 *")
+    _never_sweep(monkeypatch)
     with shop.worker():
         request_id = shop.upload(shop.serve(1) * 21, shop.serve(1) * 4)
         assert shop.finish(request_id)["succeeded"] == 25
@@ -285,7 +290,7 @@ def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Non
     """When a turn's time is over the next one goes on at once, without any sweep."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
     monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
+    _never_sweep(monkeypatch)
     with shop.worker(download_concurrency=4):
         request_id = shop.upload(shop.serve(20, delay=0.1))
         row = shop.finish(request_id)
@@ -301,7 +306,7 @@ def test_a_passing_trouble_is_tried_again(shop: Shop, monkeypatch: pytest.Monkey
     """A busy origin is asked again later, without a sweep; the success counts once and the error
     is forgotten.
     """
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
+    _never_sweep(monkeypatch)
     url = shop.origin.serve_in_turn("/busy.jpg", BUSY, BUSY, Reply(JPEG))
     with shop.worker():
         request_id = shop.upload([url])
@@ -389,7 +394,7 @@ def test_a_worker_that_slept_past_its_leases_counts_nothing_twice(shop: Shop) ->
         wait_until(lambda: sum(shop.origin.counts.values()) == 6)
         with shop.database.transaction() as cursor:
             cursor.execute("update images set lease_until = now() - interval '1 second'")
-            image_processor._sweep(cursor)
+            image_processor._sweep(cursor, 30)
         row = shop.finish(request_id)
         again = shop.upload(shop.serve(70))
         assert shop.finish(again)["succeeded"] == 70
@@ -459,7 +464,7 @@ def test_a_claim_under_way_is_not_forgotten(shop: Shop, monkeypatch: pytest.Monk
     turn that claimed is over.
     """
     monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", NEVER)
+    _never_sweep(monkeypatch)
     request_id = shop.upload(shop.serve(4))
     with shop.database.transaction() as cursor:
         begin_request(cursor, request_id)
@@ -511,19 +516,11 @@ def test_a_worker_alone_stops_in_time_although_a_download_hangs(shop: Shop) -> N
 # --- Troubles of our own ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a claim whose answer was lost be swept up within seconds."""
-    monkeypatch.setattr(image_processor, "LEASE_SECONDS", 3)
-    monkeypatch.setattr(image_processor, "RENEW_SECONDS", 0.5)
-
-
-@pytest.mark.usefixtures("_short_leases")
 def test_cut_connections_cost_nothing(shop: Shop) -> None:
     """Every connection is cut again and again; each image still counts once."""
     urls = shop.serve(120, delay=0.02)
     request_id = shop.upload(urls, urls[:30])
-    with shop.worker(host_concurrency=4):
+    with shop.worker(host_concurrency=4, lease_seconds=3):
         for done in (5, 25, 45):
             shop.wait_for_successes(request_id, done)
             shop.cut_connections()
@@ -533,12 +530,11 @@ def test_cut_connections_cost_nothing(shop: Shop) -> None:
     assert len({slot for cell in shop.output(request_id) for slot in cell}) == 150
 
 
-@pytest.mark.usefixtures("_short_leases")
 def test_a_database_that_goes_away_is_waited_for(shop: Shop) -> None:
     """Nothing is lost while no connection can be made, and the work goes on by itself."""
     urls = shop.serve(60, delay=0.02)
     request_id = shop.upload(urls)
-    with shop.worker(host_concurrency=4):
+    with shop.worker(host_concurrency=4, lease_seconds=3):
         shop.wait_for_successes(request_id, 5)
         shop.allow_connections(allow=False)
         shop.cut_connections()
@@ -564,11 +560,13 @@ def test_a_worker_can_stop_without_the_database(shop: Shop) -> None:
 
 def test_csvs_that_can_not_be_stored_are_tried_again(shop: Shop) -> None:
     """The request stays unfinished while the store fails, and is finished when it is back."""
-    (shop.folder / "static").write_text("in the way")
+    staged = shop.folder / "static/.staged"
+    staged.rmdir()
+    staged.write_text("in the way")
     request_id = shop.upload(shop.serve(2))
     with shop.worker():
         wait_until(lambda: shop.request(request_id)["succeeded"] == 2)
         wait_until(lambda: _last_job(shop) > 8)
         assert shop.request(request_id)["finished_at"] is None
-        (shop.folder / "static").unlink()
+        staged.unlink()
         assert shop.finish(request_id)["status"] == "completed"

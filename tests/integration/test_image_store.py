@@ -160,7 +160,7 @@ def test_a_missing_file_can_be_neither_copied_nor_read(store: ImageStore) -> Non
 
 def test_a_store_that_fails_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
     """A file in the way of a folder stands for every trouble of a disk; its path is not told."""
-    (tmp_path / "uploads").write_text("in the way")
+    (tmp_path / "uploads" / ID).write_text("in the way")
     with pytest.raises(ImageError) as caught:
         store.put(KEY, b"image")
     assert caught.value.code == ErrorCode.STORAGE_ERROR

@@ -19,6 +19,7 @@ from job_queue import (
     count_lanes,
     defer_begin,
     defer_finish,
+    defer_purge,
     defer_turn,
     drop_stalled_jobs,
     make_worker,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from database_helper import Cursor, Database
 
 PATIENCE_SECONDS = 20.0
+LEASE_SECONDS = 60.0
+PERIODIC = {"sweep", "clean"}
 SOON = datetime(2041, 1, 1, tzinfo=UTC)
 LATER = SOON + timedelta(hours=1)
 
@@ -102,7 +105,8 @@ def _set_running(database: Database, *, heartbeat: str = "0 s", started: str = "
 def _sweep(database: Database) -> tuple[int, int]:
     """Drop and restart; return how many of each."""
     with database.transaction() as cursor:
-        return drop_stalled_jobs(cursor), restart_idle_requests(cursor)
+        dropped = drop_stalled_jobs(cursor, lease_seconds=LEASE_SECONDS)
+        return dropped, restart_idle_requests(cursor)
 
 
 # --- Deferring -------------------------------------------------------------------------------
@@ -114,12 +118,15 @@ def _sweep(database: Database) -> tuple[int, int]:
         (defer_begin, "begin", {}),
         (lambda cursor, request_id: defer_turn(cursor, request_id, 2), "turn", {"lane": 2}),
         (defer_finish, "finish", {}),
+        (defer_purge, "purge", {}),
     ],
 )
 def test_a_job_is_deferred_with_the_caller_s_rows(
     database: Database, defer: Callable[[Cursor, str], None], task: str, args: dict[str, Any]
 ) -> None:
-    """It is there when the transaction commits, and was never there when it doesn't."""
+    """It is there when the transaction commits, and was never there when it doesn't. Only a turn
+    has to wait for the one before it.
+    """
     request_id = _request(database)
     with suppress(ArithmeticError), database.transaction() as cursor:
         defer(cursor, request_id)
@@ -129,13 +136,15 @@ def test_a_job_is_deferred_with_the_caller_s_rows(
     (job,) = _jobs(database)
     assert (job["task_name"], job["status"], job["scheduled_at"]) == (task, "todo", None)
     assert job["args"] == {"request_id": request_id} | args
-    assert job["lock"] == job["queueing_lock"]
+    key = "/".join([task, request_id, *map(str, args.values())])
+    assert (job["queueing_lock"], job["lock"]) == (key, key if task == "turn" else None)
 
 
-def test_a_job_of_no_request_is_not_deferred(database: Database) -> None:
-    """A request that was deleted meanwhile needs no work."""
-    _defer(database, defer_turn, "ab" * 16, 0)
-    assert _jobs(database) == []
+def test_a_deleted_request_is_purged_after_all_others_work(database: Database) -> None:
+    """Its row is gone already, and whoever waits for images goes before."""
+    _defer(database, defer_purge, "ab" * 16)
+    _defer(database, defer_turn, _request(database, priority="low"), 3)
+    assert [job["task_name"] for job in _jobs(database)] == ["turn", "purge"]
 
 
 @pytest.mark.parametrize(
@@ -248,10 +257,17 @@ def test_an_idle_request_gets_its_next_step(
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-def test_a_request_with_a_job_is_not_restarted(database: Database, *, is_running: bool) -> None:
-    """What waits or runs is on its way."""
-    request_id = _request(database, status="pending")
-    _defer(database, defer_turn, request_id, 0, due=None if is_running else LATER)
+@pytest.mark.parametrize("step", ["begin", "turn"])
+def test_a_request_with_a_job_is_not_restarted(
+    database: Database, step: str, *, is_running: bool
+) -> None:
+    """What waits, also for a later time, or runs is on its way."""
+    if step == "begin":
+        _defer(database, defer_begin, _request(database, status="pending"))
+    else:
+        request_id = _request(database)
+        _image(database, request_id, "pending")
+        _defer(database, defer_turn, request_id, 3, due=None if is_running else LATER)
     if is_running:
         _set_running(database)
     assert _sweep(database) == (0, 0)
@@ -339,6 +355,18 @@ class Recorder:
         """Note an end."""
         await self._note("finish", request_id)
 
+    async def send_webhook(self, request_id: str) -> None:
+        """Note a webhook."""
+        await self._note("webhook", request_id)
+
+    async def purge(self, request_id: str) -> None:
+        """Note a deletion."""
+        await self._note("purge", request_id)
+
+    async def clean(self) -> None:
+        """Note a cleaning."""
+        await self._add("clean")
+
     async def sweep(self) -> None:
         """Sweep, and note it."""
         await asyncio.to_thread(_sweep, self.database)
@@ -372,9 +400,11 @@ def _with_engine(
 
     async def run() -> Recorder:
         recorder = Recorder(database, *troubles)
-        app = build_app(database.conninfo, recorder)
+        app = build_app(database.conninfo, recorder, lease_seconds=LEASE_SECONDS)
         async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
-            worker = make_worker(app, concurrency=2, grace_seconds=grace_seconds)
+            worker = make_worker(
+                app, concurrency=2, grace_seconds=grace_seconds, lease_seconds=LEASE_SECONDS
+            )
             engine = asyncio.create_task(worker.run())
             await test(recorder)
             worker.stop()
@@ -397,7 +427,7 @@ def test_the_engine_runs_what_was_deferred(database: Database) -> None:
         await recorder.called(("finish", two, "ended"))
 
     _with_engine(database, test)
-    assert [job for job in _jobs(database) if job["task_name"] != "sweep"] == []
+    assert [job for job in _jobs(database) if job["task_name"] not in PERIODIC] == []
 
 
 def test_a_job_that_waits_for_its_time_runs_then(database: Database) -> None:
@@ -436,7 +466,7 @@ def test_a_failed_step_is_swept_up(database: Database, monkeypatch: pytest.Monke
     """A bug or a database that was away ends one run of a step; the next sweep starts another,
     also where the same step was waiting already.
     """
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
     request_id = _request(database)
     _image(database, request_id, "pending")
     _defer(database, defer_turn, request_id, 0)
@@ -478,7 +508,7 @@ def test_sweeping_outlives_a_sweep_that_was_killed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that died while it swept must not be the last that ever did."""
-    monkeypatch.setattr(job_queue, "SWEEP_CRON", "* * * * * *")
+    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
 
     async def first_sweep(recorder: Recorder) -> None:
         await recorder.called(("sweep",))

@@ -13,9 +13,11 @@ import request_finisher
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request, select_request
 from errors import ImageError
-from image_queue import ImageState, Outcome, begin_request, claim_images, record_outcomes
+from image_queue import ImageState, Outcome, claim_images, record_outcomes
 from image_store import ImageStore
-from request_finisher import write_outputs
+from output_files import OutputFiles
+from request_finisher import RequestFinisher
+from request_queue import begin_request
 from storage_keys import output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ REPORT_COLUMNS = (
 def database(clean_database: Database) -> Database:
     """Give a database with the schema and no rows."""
     return clean_database
+
+
+def _finisher(database: Database, store: ImageStore) -> RequestFinisher:
+    return RequestFinisher(database, store, OutputFiles(database, store), lease_seconds=30)
 
 
 class Finished:
@@ -82,7 +88,7 @@ class Finished:
 
     def write(self) -> None:
         """Write the outputs."""
-        write_outputs(self.database, self.store, self.id)
+        _finisher(self.database, self.store).finish(self.id)
 
     def url(self, n: int, extension: str = "jpg") -> str:
         """Return the URL of an image's output."""
@@ -217,8 +223,8 @@ def test_a_finished_request_is_left_alone(database: Database, tmp_path: Path) ->
 
 def test_a_deleted_request_is_nothing_to_write(database: Database, tmp_path: Path) -> None:
     """A job that outlived its request does nothing."""
-    write_outputs(database, ImageStore(f"file:{tmp_path}"), "ab" * 16)
-    assert list(tmp_path.iterdir()) == []
+    _finisher(database, ImageStore(f"file:{tmp_path}")).finish("ab" * 16)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 ODD = [
@@ -270,11 +276,13 @@ def test_a_store_that_fails_leaves_the_request_unfinished(
 ) -> None:
     """The final status waits until the files are there; the next try writes them."""
     request = Finished(database, tmp_path, [_product(1, "http://a/1")], "s")
-    (tmp_path / "static").write_text("in the way")
+    staged = tmp_path / "static/.staged"
+    staged.rmdir()
+    staged.write_text("in the way")
     with pytest.raises(ImageError):
         request.write()
-    assert request.row["status"] == "processing"
-    (tmp_path / "static").unlink()
+    assert (request.row["status"], request.row["lease_until"]) == ("processing", None)
+    staged.unlink()
     request.write()
     assert request.row["status"] == "completed"
 

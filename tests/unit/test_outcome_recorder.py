@@ -26,15 +26,17 @@ class Database:
     def __init__(self, *failures: Exception) -> None:
         self.batches: list[list[int]] = []
         self.failures = list(failures)
+        self.refused: set[int] = set()
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write(self, outcomes: list[Outcome]) -> None:
-        """Take a batch."""
+    async def write(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+        """Take a batch, and accept all of it but what is `refused`."""
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append([outcome.n for outcome in outcomes])
+        return {("a", outcome.n) for outcome in outcomes if outcome.n not in self.refused}
 
 
 def _outcome(n: int) -> Outcome:
@@ -63,6 +65,17 @@ def test_one_outcome_is_written_at_once() -> None:
     async def test(recorder: OutcomeRecorder, database: Database) -> None:
         await recorder.record(_outcome(1))
         assert database.batches == [[1]]
+
+    _run(test)
+
+
+def test_each_waiter_hears_whether_its_own_outcome_counts() -> None:
+    """One that came too late for its image is told so, in whatever company it was written."""
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        database.refused = {2, 4}
+        told = await asyncio.gather(*(recorder.record(_outcome(n)) for n in range(1, 5)))
+        assert told == [True, False, True, False]
 
     _run(test)
 

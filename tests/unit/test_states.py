@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from image_queue import RESULT_COLUMNS, ImageState, Outcome, RequestStatus
+from image_queue import RESULT_COLUMNS, ImageState, Outcome
+from request_queue import RequestStatus
 from webhook import WebhookState
 
 if TYPE_CHECKING:
