@@ -311,7 +311,11 @@ def test_a_deleted_request_takes_its_events_along(database: Database) -> None:
 def test_a_status_has_the_newest_event(database: Database) -> None:
     """One read gives the request and what became of its event, in the status and in the list."""
     silent = _finished(database, options="{}")["id"]
-    request_id = _enqueued(database)
+    request = _finished(database)
+    request_id = request["id"]
+    _run(database, enqueue_webhook, request)
+    _run(database, record_delivery, _claimed(database, request_id), REFUSED)
+    _run(database, enqueue_webhook, request)
     _run(database, record_delivery, _claimed(database, request_id), DELIVERED)
     row = _run(database, select_request, request_id)
     event = row["webhook"]
