@@ -30,6 +30,7 @@ def _request(**columns: Any) -> dict[str, Any]:
         "succeeded": 0,
         "failed": 0,
         "cancelled": 0,
+        "done_before": 0,
         "bytes_in": 0,
         "bytes_out": 0,
         "errors_by_code": {},
