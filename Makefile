@@ -39,6 +39,7 @@ soak: .venv/.installed-dev
 
 bench: install
 	$(PY) benchmarks/upload.py
+	$(PY) benchmarks/workers.py
 
 format: .venv/.installed-dev
 	$(PY) -m ruff format .

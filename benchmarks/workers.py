@@ -1,0 +1,212 @@
+"""Two workers beside one, each on a core of its own, in turn, over the same request.
+
+    .venv/bin/python benchmarks/workers.py [--images N] [--pairs N]
+
+The photos have 2 to 3 megapixels and come from an origin on loopback. Origin, PostgreSQL and server
+are processes apart on whatever core is free, as are other machines in earnest: with one worker that
+is the second core, with two they take their time from the workers. How much is reported too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import socketserver
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psycopg2
+import requests
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.processes import cpu_seconds, postgres_pid, running, spread  # noqa: E402  # path
+from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PHOTOS: Final = 24  # different ones; each is asked for under many URLs
+MEGAPIXELS: Final = (2.0, 3.0)  # about 25 ms of decoding and encoding each
+POLL_SECONDS: Final = 0.2
+LONGEST_RUN_SECONDS: Final = 600.0
+
+
+def make_photos(folder: Path) -> None:
+    """Write photos of gradients and grain, which a JPEG takes as long for as a real one."""
+    chance = random.Random(1)  # noqa: S311  # the same photos each time
+    for number in range(PHOTOS):
+        low, high = MEGAPIXELS
+        pixels = 1e6 * (low + (high - low) * number / (PHOTOS - 1))
+        size = (round((pixels * 1.5) ** 0.5), round((pixels / 1.5) ** 0.5))
+        ramp = Image.linear_gradient("L").resize(size).rotate(chance.choice((0, 180)))
+        glow = Image.radial_gradient("L").resize(size)
+        bands = [
+            Image.blend(band, Image.effect_noise(size, chance.uniform(20, 40)), 0.3)
+            for band in (ramp, glow, ramp)
+        ]
+        photo = Image.merge("RGB", bands)
+        photo.save(folder / f"{number}.jpg", quality=92)
+
+
+class _OriginHandler(socketserver.StreamRequestHandler):
+    """Answers each request with the photo of its path, straight from the page cache."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            while self.rfile.readline().strip():
+                pass
+            name = line.split()[1].decode().rpartition("/")[2]
+            with Path(name).open("rb") as file:
+                length = file.seek(0, 2)
+                file.seek(0)
+                self.wfile.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+                    % length
+                )
+                self.request.sendfile(file)
+
+
+def serve_photos() -> None:
+    """Be the origin over the working directory, until killed."""
+    socketserver.ThreadingTCPServer.daemon_threads = True
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _OriginHandler) as server:
+        print(f"Serving on 127.0.0.1:{server.server_address[1]}", flush=True)
+        server.serve_forever()
+
+
+def make_csv(authority: str, images: int) -> bytes:
+    """Return a CSV of so many images, each under a URL of its own."""
+    lines = [
+        f"{n},Product {n},http://{authority}/{n}/{n % PHOTOS}.jpg" for n in range(1, images + 1)
+    ]
+    return "\r\n".join(["Serial Number,Product Name,Input Image Urls", *lines, ""]).encode()
+
+
+def run_request(url: str, csv: bytes, conninfo: str) -> tuple[float, int]:
+    """Upload and wait for the end; return seconds in work, by the database's clock, and images."""
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.post(f"{url}/upload", data=csv, headers={"Content-Type": "text/csv"})
+        assert answer.status_code == 202, answer.text
+        status_url = f"{url}/status/{answer.json()['request_id']}"
+        deadline = time.monotonic() + LONGEST_RUN_SECONDS
+        while not (status := session.get(status_url).json())["finished_at"]:
+            assert time.monotonic() < deadline, status
+            time.sleep(POLL_SECONDS)
+    assert status["status"] == "completed", status
+    connection = psycopg2.connect(conninfo)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select extract(epoch from finished_at - started_at) from requests where id = %s",
+            (status["request_id"],),
+        )
+        row = cursor.fetchone()
+    connection.close()
+    assert row
+    return float(row[0]), status["progress"]["total"]
+
+
+class Bench:
+    """The processes that both sides share, and what was measured."""
+
+    def __init__(self, folder: Path, conninfo: str, url: str, pids: Mapping[str, int]) -> None:
+        self._folder = folder
+        self._conninfo = conninfo
+        self._url = url
+        self._pids = pids
+        self.rates: dict[int, list[float]] = defaultdict(list)  # images/s by number of workers
+        # Milliseconds of processor an image, by number of workers and process.
+        self.costs: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def run(self, workers: int, csv: bytes, authority: str) -> None:
+        """Work the request off with so many workers, each on a core of its own."""
+        settings = {
+            "DATABASE_URL": self._conninfo,
+            "ALLOWED_SOURCES": authority,
+            "COMPRESS_PROCESSES": "1",
+        }
+        with ExitStack() as stack:
+            pids = dict(self._pids)
+            for core in range(workers):
+                pid, _ = stack.enter_context(
+                    running(
+                        ["image_processor.py"],
+                        self._folder,
+                        "Working until",
+                        cores={core},
+                        **settings,
+                    )
+                )
+                pids[f"worker {core}"] = pid
+            before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+            seconds, images = run_request(self._url, csv, self._conninfo)
+            self.rates[workers].append(images / seconds)
+            for name, pid in pids.items():
+                spent = cpu_seconds(pid) - before[name]
+                self.costs[workers][name].append(1000 * spent / images)
+
+    def report(self) -> None:
+        """Print medians and ranges."""
+        for workers in sorted(self.rates):
+            print(f"{workers} worker(s)  {spread(self.rates[workers], 1)} images/s")
+            costs = self.costs[workers].items()
+            parts = [f"{name} {statistics.median(values):.1f}" for name, values in costs]
+            print(f"             processor, ms an image: {', '.join(parts)}")
+        ratios = [two / one for one, two in zip(self.rates[1], self.rates[2], strict=True)]
+        print(f"two / one    {spread(ratios, 2)}")
+
+
+def main() -> None:
+    """Run one and two workers in turn and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--origin", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.origin:
+        serve_photos()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        make_photos(folder)
+        postgres = EmbeddedPostgres(folder / "postgres")
+        conninfo = postgres.start()
+        stack.callback(postgres.stop)
+        origin, found = stack.enter_context(
+            running(["benchmarks/workers.py", "--origin"], folder, r"Serving on (\S+)")
+        )
+        authority = found[1]
+        server, found = stack.enter_context(
+            running(
+                ["server.py", "--no-worker"],
+                folder,
+                r"Listening on (\S+)",
+                DATABASE_URL=conninfo,
+            )
+        )
+        shared = {
+            "PostgreSQL": postgres_pid(folder / "postgres"),
+            "origin": origin,
+            "server": server,
+        }
+        bench = Bench(folder, conninfo, found[1], shared)
+        csv = make_csv(authority, arguments.images)
+        for pair in range(arguments.pairs):
+            for workers in (1, 2) if pair % 2 == 0 else (2, 1):
+                bench.run(workers, csv, authority)
+        print(f"{arguments.images} images, {arguments.pairs} pairs: median (range)")
+        bench.report()
+
+
+if __name__ == "__main__":
+    main()
