@@ -141,6 +141,7 @@ SHOWN_OPTIONS = {
     "max_height": 480,
     "max_bytes": 100_000,
     "background": "#00aaff",
+    "webhook_url": None,
     "strict": True,
     "priority": "high",
 }
@@ -175,6 +176,7 @@ def test_options_left_out(service: Service) -> None:
         "max_height": None,
         "max_bytes": None,
         "background": "#ffffff",
+        "webhook_url": None,
         "strict": False,
         "priority": "normal",
     }
