@@ -25,7 +25,7 @@ from origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from async_database import AsyncDatabase
     from codec.image_compressor import CompressedImage
@@ -79,10 +79,15 @@ class ImagePipeline:
         self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
         self._suspects = asyncio.Lock()
+        self._withdrawn: Collection[str] = ()
 
     def drain(self) -> None:
         """Postpone every image whose download has not begun."""
         self._gate.drain()
+
+    def withdraw(self, request_ids: Collection[str]) -> None:
+        """Postpone the images of these requests, and of no others, whose download has not begun."""
+        self._withdrawn = request_ids
 
     def close(self) -> None:
         """End the decoders and connections; whatever is under way fails."""
@@ -112,6 +117,8 @@ class ImagePipeline:
     async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
         """Download, compress and store one image."""
         async with self._gate.slot(parse_source_url(image.input_url)) as visit:
+            if image.request_id in self._withdrawn:
+                raise PostponedError("the request is being cancelled", POSTPONED_SECONDS)
             source = await _in_thread(
                 self._downloads, self._downloader.download, image.input_url, visit
             )
@@ -147,6 +154,8 @@ class ImagePipeline:
     async def _repeat(self, image: ClaimedImage) -> Outcome:
         """End an image like the earlier one with the same URL, without a second download."""
         twin = await self._database.run(image_queue.select_twin, image)
+        if twin["state"] in {ImageState.PENDING, ImageState.RUNNING}:
+            raise PostponedError("a retry has begun the earlier image anew", POSTPONED_SECONDS)
         if twin["state"] == ImageState.SUCCEEDED:
             source = StagedImage.of(image.request_id, twin["n"], twin["fence"], twin["format"])
             await _in_thread(self._stores, self._files.stage_copy, image, source)

@@ -34,7 +34,7 @@ from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_options import ImageOptions
-from request_queue import RequestStatus, begin_request
+from request_queue import RequestStatus, begin_request, select_cancelling
 from service_process import service_process
 from webhook import WebhookState, judge
 from webhook_queue import (
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
+HEED_SECONDS: Final = 1.0  # until a cancellation is heard of
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
@@ -173,10 +174,11 @@ class ImageProcessor:
         await self._database.run(delete_expired_keys)
 
     async def record_and_renew(self) -> None:
-        """Record outcomes and keep the leases of what is in flight, until cancelled."""
+        """Record outcomes, keep the leases of what is in flight, heed cancellations: for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
             tasks.create_task(self._renew_leases())
+            tasks.create_task(self._heed_cancellations())
             tasks.create_task(self._gate.run())
 
     async def drain(self) -> None:
@@ -273,6 +275,18 @@ class ImageProcessor:
                 )
             except DatabaseUnavailableError as error:
                 logger.warning("leases wait for the database: %s", error)
+
+    async def _heed_cancellations(self) -> None:
+        """Let no image begin that was claimed before its request was cancelled."""
+        while True:
+            await asyncio.sleep(HEED_SECONDS)
+            request_ids = {image.request_id for image in self._in_flight.images}
+            try:
+                self._pipeline.withdraw(
+                    await self._records.run(select_cancelling, request_ids) if request_ids else ()
+                )
+            except DatabaseUnavailableError as error:
+                logger.warning("cancellations wait for the database: %s", error)
 
 
 # Transactions: statements and the jobs that follow from them, committed together.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from database_helper import BATCH_SECONDS, LONG_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from database_helper import Cursor
 
@@ -157,12 +157,21 @@ def retry_request(cursor: Cursor, request_id: str) -> int | None:
     return images
 
 
-def cancel_request(cursor: Cursor, request_id: str) -> None:
-    """Let no further image of an unfinished request begin."""
+def cancel_request(cursor: Cursor, request_id: str) -> bool:
+    """Let no further image of an unfinished request begin; False if it is finished."""
     cursor.execute(
         "update requests set status = 'cancelling' where id = %s and finished_at is null",
         (request_id,),
     )
+    return cursor.rowcount == 1
+
+
+def select_cancelling(cursor: Cursor, request_ids: Collection[str]) -> set[str]:
+    """Return which of these requests are being cancelled."""
+    cursor.execute(
+        "select id from requests where id = any(%s) and status = 'cancelling'", (list(request_ids),)
+    )
+    return {row["id"] for row in cursor.fetchall()}
 
 
 def delete_request(cursor: Cursor, request_id: str) -> bool:

@@ -252,17 +252,18 @@ class Api:
     def _delete(self, call: Call) -> Response:
         request_id = self._find_request(call)["id"]
         with self._database.transaction() as cursor:
-            if delete_request(cursor, request_id):
+            # In this order: it may finish in between, but nothing unfinishes it by itself.
+            if cancel_request(cursor, request_id):
+                defer_turn(cursor, request_id, 0)
+            elif delete_request(cursor, request_id):
                 defer_purge(cursor, request_id)
                 return json_response(
                     {"request_id": request_id, "status": "deleted"}, HTTPStatus.ACCEPTED
                 )
-            cancel_request(cursor, request_id)
-            defer_turn(cursor, request_id, 0)
-            status = select_request(cursor, request_id)
-            if status is None:
+            row = select_request(cursor, request_id)
+            if row is None:
                 raise _gone()
-        return self._accepted(status, {})
+        return self._accepted(row, {})
 
     def _accepted(self, row: dict[str, Any], members: dict[str, Any]) -> Response:
         """Answer 202: what was asked for is noted, and seen on the status when it is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +95,39 @@ def test_what_we_lack_ourselves_postpones_an_image(tmp_path: Path) -> None:
     assert (outcome.state, outcome.attempts) == (ImageState.PENDING, 1)
     assert outcome.retry_seconds == POSTPONED_SECONDS
     assert outcome.error_code is None
+
+
+def test_a_cancelled_request_s_images_don_t_begin(tmp_path: Path, origin: Origin) -> None:
+    """One that was claimed before goes back, unasked for and uncounted; another request's goes on."""
+    url = origin.serve("/a.jpg", JPEG)
+    withdrawn, other = (
+        _process(
+            tmp_path,
+            _image(url, attempts=1),
+            origin.authority,
+            prepare=partial(ImagePipeline.withdraw, request_ids={request_id}),
+        )
+        for request_id in ("ab" * 16, "cd" * 16)
+    )
+    assert (withdrawn.state, withdrawn.attempts) == (ImageState.PENDING, 1)
+    assert other.state == ImageState.SUCCEEDED
+    assert origin.count("/a.jpg") == 1
+
+
+@pytest.mark.parametrize("state", [ImageState.PENDING, ImageState.RUNNING])
+def test_an_image_whose_twin_is_retried_waits_for_it(tmp_path: Path, state: ImageState) -> None:
+    """It was claimed when its twin had failed; now that has begun anew, and has no result."""
+
+    class Rows(AsyncDatabase):
+        async def run(self, *_: Any, **__: Any) -> Any:
+            return {"state": state}
+
+    def prepare(pipeline: ImagePipeline) -> None:
+        pipeline._database = Rows(Database(AWAY))
+
+    outcome = _process(tmp_path, _image("http://127.0.0.1:1/a.jpg", repeats=2), prepare=prepare)
+    assert (outcome.state, outcome.attempts) == (ImageState.PENDING, 0)
+    assert outcome.retry_seconds == POSTPONED_SECONDS
 
 
 def test_decoders_that_can_not_be_had_postpone_an_image(tmp_path: Path, origin: Origin) -> None:
