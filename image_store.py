@@ -99,8 +99,11 @@ class ImageStore:
     def delete_folder(self, folder: str) -> None:
         """Delete everything under a prefix that ends in a slash, if anything is there."""
         if self._root:
-            with _storage_errors(), suppress(FileNotFoundError):
-                shutil.rmtree(self._root / folder)
+            path = self._root / folder
+            with _storage_errors():
+                while path.exists():
+                    with suppress(FileNotFoundError):  # another one is deleting it, too
+                        shutil.rmtree(path)
             return
         for key in self.list_keys(folder):
             self.delete(key)

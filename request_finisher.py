@@ -45,7 +45,7 @@ from webhook_queue import enqueue_webhook
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from database_helper import Database
+    from database_helper import Cursor, Database
     from image_store import ImageStore
     from output_files import OutputFiles
 
@@ -131,7 +131,8 @@ class RequestFinisher:
         self._store.put(staged_csv_key(output, fence), write_output(request["columns"], products))
         lines = (_report_line(image, request["base_url"]) for image in self._images(request))
         self._store.put(staged_csv_key(report, fence), write_report(lines))
-        self._keep(request)
+        with self._database.transaction() as cursor:
+            self._keep(cursor, request)
         for key in (output, report):
             if not self._store.move(staged_csv_key(key, fence), key):
                 raise _LostError("another one has taken the finish")
@@ -147,13 +148,12 @@ class RequestFinisher:
                 extra={"request_id": request_id},
             )
 
-    def _keep(self, request: dict[str, Any]) -> None:
-        """Renew the lease. Raises _LostError."""
-        with self._database.transaction() as cursor:
-            if not renew_finish(
-                cursor, request["id"], request["fence"], lease_seconds=self._lease_seconds
-            ):
-                raise _LostError("the finish was taken by another one, or the request retried")
+    def _keep(self, cursor: Cursor, request: dict[str, Any]) -> None:
+        """Renew the lease, and let nobody take the finish before the commit. Raises _LostError."""
+        if not renew_finish(
+            cursor, request["id"], request["fence"], lease_seconds=self._lease_seconds
+        ):
+            raise _LostError("the finish was taken by another one, or the request retried")
 
     def _delete_staged(self, folder: str, request_id: str) -> None:
         for key in self._store.list_keys(folder, request_id):
@@ -175,8 +175,8 @@ class RequestFinisher:
         """Yield the images of a request in input order, a page at a time, the lease renewed."""
         after = 0
         while True:
-            self._keep(request)
             with self._database.transaction(BATCH_SECONDS) as cursor:
+                self._keep(cursor, request)
                 page = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
             if not page:
                 return
@@ -190,6 +190,7 @@ class RequestFinisher:
         numbered = ((row, _product(list(images), base_url)) for row, images in by_row)
         while batch := list(itertools.islice(numbered, PAGE)):
             with self._database.transaction(BATCH_SECONDS) as cursor:
+                self._keep(cursor, request)
                 cells = [(row, output_cell(product.output_urls)) for row, product in batch]
                 update_output_urls(cursor, request["id"], cells)
             yield from (product for _, product in batch)
