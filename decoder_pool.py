@@ -26,6 +26,7 @@ _TRIES = 3  # when a decoder is killed from outside, which says nothing about it
 _REPLY_BYTES = 1024 * 1024
 _BYTES_PER_PIXEL = 8  # on top, in the largest reply: four samples of 16 bits, uncompressed
 _LONGEST_DETAIL = 500
+_LONGEST_SIDE = 2**31 - 1  # what `images` can hold
 _DECODER_CODES = frozenset(
     [
         ErrorCode.NOT_AN_IMAGE,
@@ -185,10 +186,16 @@ def _read_reply(
             "height": int(height),
             "quality": str(quality),
         }:
-            is_picture = width > 0 and height > 0 and width * height <= limits.max_pixels
-            if body and is_picture and name in set(TargetFormat) and _is_quality(quality):
+            is_picture = _is_side(width) and _is_side(height)
+            is_taken = is_picture and width * height <= limits.max_pixels
+            if body and is_taken and name in set(TargetFormat) and _is_quality(quality):
                 return CompressedImage(body, name, width, height, quality)
     raise ProtocolError("bad answer")
+
+
+def _is_side(pixels: int) -> bool:
+    # JSON's true is an int to Python, but not to the column that this is for.
+    return type(pixels) is int and 0 < pixels <= _LONGEST_SIDE
 
 
 def _is_quality(text: str) -> bool:

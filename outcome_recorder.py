@@ -1,6 +1,7 @@
 """Records outcomes in batches: whatever ended while the last batch was written is the next.
 
-One commit for many images when they come fast, no delay when they don't.
+One commit for many images when they come fast, no delay when they don't. What PostgreSQL refuses
+for its content keeps nothing else from being recorded.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from database_helper import DatabaseUnavailableError
+from errors import ErrorCode
+from image_queue import ImageState, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from image_queue import Outcome
+Keys = set[tuple[str, int]]
 
 BATCH: Final = 500
 PAUSE_SECONDS: Final = 1.0  # between tries while the database is away
@@ -28,7 +31,7 @@ class OutcomeRecorder:
     `write` returns the (request id, n) of those that were accepted.
     """
 
-    def __init__(self, write: Callable[[list[Outcome]], Awaitable[set[tuple[str, int]]]]) -> None:
+    def __init__(self, write: Callable[[list[Outcome]], Awaitable[Keys]]) -> None:
         self._write = write
         self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[bool]]] = asyncio.Queue()
 
@@ -44,17 +47,50 @@ class OutcomeRecorder:
             batch = [await self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            accepted = await self._write_until_done([outcome for outcome, _ in batch])
+            accepted = await self._write_what_can_be([outcome for outcome, _ in batch])
             for outcome, written in batch:
                 if not written.done():  # cancelled when its waiter was
                     written.set_result((outcome.request_id, outcome.n) in accepted)
 
-    async def _write_until_done(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+    async def _write_what_can_be(self, outcomes: list[Outcome]) -> Keys:
+        """Write a batch, and one by one if it is refused as a whole; return what was accepted."""
+        try:
+            return await self._write_patiently(outcomes)
+        except Exception:  # noqa: BLE001  # whatever it was, the other images' results count
+            if len(outcomes) == 1:
+                await self._give_up(outcomes[0])
+                return set()
+            logger.warning("%d outcomes are refused together: one by one, then", len(outcomes))
+        accepted: Keys = set()
+        for outcome in outcomes:
+            accepted |= await self._write_what_can_be([outcome])
+        return accepted
+
+    async def _give_up(self, outcome: Outcome) -> None:
+        """Record as failed an image whose outcome was just refused; it counts as not accepted."""
+        name = f"{outcome.request_id}-{outcome.n}"
+        logger.exception("the outcome of image %s can't be recorded", name)  # noqa: LOG004
+        try:
+            await self._write_patiently([_internal_error(outcome)])
+        except Exception:
+            logger.exception("nor that image %s has failed: its lease ends by itself", name)
+
+    async def _write_patiently(self, outcomes: list[Outcome]) -> Keys:
         while True:
             try:
                 return await self._write(outcomes)
             except DatabaseUnavailableError as error:
                 logger.warning("%d outcomes wait for the database: %s", len(outcomes), error)
-            except Exception:  # without its recorder a worker would stand still
-                logger.exception("recording %d outcomes", len(outcomes))
             await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _internal_error(outcome: Outcome) -> Outcome:
+    return Outcome(
+        request_id=outcome.request_id,
+        n=outcome.n,
+        fence=outcome.fence,
+        attempts=outcome.attempts,
+        state=ImageState.FAILED,
+        error_code=ErrorCode.INTERNAL_ERROR,
+        error_detail="The result could not be recorded.",
+    )

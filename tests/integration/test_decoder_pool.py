@@ -277,6 +277,8 @@ GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
         f'answer({{{GOOD}, "width": "4"}}, b"x")',
         f'answer({{{GOOD}, "width": -4, "height": -3}}, b"x")',
         f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, b"x")',
+        f'answer({{{GOOD}, "width": True}}, b"x")',
+        f'answer({{{GOOD}, "height": True}}, b"x")',
         f'answer({{{GOOD}, "quality": "101"}}, b"x")',
         f'answer({{{GOOD}, "quality": "best"}}, b"x")',
     ],
@@ -289,6 +291,15 @@ def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> No
             decoders.compress(JPEG, ImageOptions())
         assert caught.value.code == "compress_crash"
         assert not children()
+
+
+def test_a_side_that_the_database_can_not_hold_is_no_answer() -> None:
+    """Whatever the limit for pixels is, the row of the image can be written."""
+    limits = ImageLimits(max_pixels=2**40, max_frames=1)
+    answer = {"format": "jpeg", "width": 2**31, "height": 1, "quality": "75"}
+    with pytest.raises(decoder_protocol.ProtocolError):
+        decoder_pool._read_reply(answer, b"x", limits)
+    decoder_pool._read_reply(answer | {"width": 2**31 - 1}, b"x", limits)
 
 
 def test_a_sound_answer_is_believed(program: Callable[[str], None]) -> None:

@@ -7,15 +7,16 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import pytest
-
 import outcome_recorder
 from database_helper import DatabaseUnavailableError
+from errors import ErrorCode
 from image_queue import ImageState, Outcome
 from outcome_recorder import OutcomeRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import pytest
 
 PATIENCE_SECONDS = 5.0
 
@@ -27,6 +28,9 @@ class Database:
         self.batches: list[list[int]] = []
         self.failures = list(failures)
         self.refused: set[int] = set()
+        self.spoilt: set[int] = set()  # images whose results can't be written
+        self.poison: set[int] = set()  # images of which nothing can
+        self.failed: list[Outcome] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -35,12 +39,19 @@ class Database:
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
+        for outcome in outcomes:
+            is_ours = outcome.error_code == ErrorCode.INTERNAL_ERROR
+            if outcome.n in (self.poison if is_ours else self.poison | self.spoilt):
+                raise ValueError(f"{outcome.n} is refused")
+            self.failed += [outcome] * is_ours
         self.batches.append([outcome.n for outcome in outcomes])
         return {("a", outcome.n) for outcome in outcomes if outcome.n not in self.refused}
 
 
 def _outcome(n: int) -> Outcome:
-    return Outcome(request_id="a", n=n, fence=1, attempts=1, state=ImageState.FAILED)
+    return Outcome(
+        request_id="a", n=n, fence=1, attempts=1, state=ImageState.SUCCEEDED, sha256="00"
+    )
 
 
 def _run(
@@ -109,17 +120,62 @@ def test_a_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     _run(test)
 
 
-@pytest.mark.parametrize("failure", [DatabaseUnavailableError("restarting"), RuntimeError("bug")])
-def test_a_failed_write_is_tried_again(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
-    """Outcomes wait while the database is away; whatever else it was, the recorder goes on."""
+def test_outcomes_wait_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that failed for that is tried again, as often as it takes."""
     monkeypatch.setattr(outcome_recorder, "PAUSE_SECONDS", 0)
 
     async def test(recorder: OutcomeRecorder, database: Database) -> None:
-        await recorder.record(_outcome(1))
-        await recorder.record(_outcome(2))
+        assert await recorder.record(_outcome(1))
+        assert await recorder.record(_outcome(2))
         assert database.batches == [[1], [2]]
 
-    _run(test, failure, failure, failure)
+    _run(test, *[DatabaseUnavailableError("restarting")] * 3)
+
+
+def test_a_refused_outcome_spoils_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """What can't be written is recorded as a failure of ours and logged; the rest counts."""
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        database.spoilt = {2}
+        told = await asyncio.gather(*(recorder.record(_outcome(n)) for n in (1, 2, 3)))
+        assert told == [True, False, True]
+        assert database.batches == [[1], [2], [3]]
+        [ours] = database.failed
+        assert (ours.n, ours.fence, ours.attempts, ours.state) == (2, 1, 1, ImageState.FAILED)
+        assert (ours.error_code, ours.sha256) == ("internal_error", None)
+        assert ours.error_detail == "The result could not be recorded."
+
+    _run(test)
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert "image a-2" in record.getMessage()
+
+
+def test_an_outcome_that_can_t_be_written_at_all_is_let_go(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its waiter hears that it doesn't count, and the recorder goes on."""
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        database.poison = {2}
+        told = await asyncio.gather(*(recorder.record(_outcome(n)) for n in (1, 2, 3)))
+        assert told == [True, False, True]
+        assert await recorder.record(_outcome(4))
+        assert database.batches == [[1], [3], [4]]
+
+    _run(test)
+    assert "its lease ends by itself" in caplog.text
+
+
+def test_a_database_that_goes_away_amid_a_refused_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the single outcomes waits for it like a batch."""
+    monkeypatch.setattr(outcome_recorder, "PAUSE_SECONDS", 0)
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        assert await asyncio.gather(*(recorder.record(_outcome(n)) for n in (1, 2))) == [True] * 2
+        assert database.batches == [[1], [2]]
+
+    away = DatabaseUnavailableError("restarting")
+    _run(test, away, ValueError("refused"), away, away)
 
 
 def test_a_waiter_that_went_away_keeps_nobody_else_waiting() -> None:
