@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
+import image_queue
 from image_queue import (
     ClaimedImage,
     ImageState,
@@ -16,15 +19,17 @@ from image_queue import (
     claim_images,
     give_back,
     give_back_expired,
+    mark_decoding,
     record_outcomes,
     renew_leases,
     select_next_due,
     select_twin,
 )
+from request_queue import retry_request
 from tests.queued import LEASE, Queue, failure, outcome, retry, success, urls
 
 if TYPE_CHECKING:
-    from database_helper import Database
+    from database_helper import Cursor, Database
 
 
 @pytest.fixture
@@ -209,6 +214,107 @@ def test_expired_leases_are_given_back(database: Database) -> None:
     assert queue.give_back_expired() == Recorded()
 
 
+# --- Losses ----------------------------------------------------------------------------------
+
+
+def _lose(queue: Queue, *decoding: int) -> Recorded:
+    """Let a worker claim everything and die while these images were in a decoder."""
+    for image in queue.claim(lease_seconds=-1):
+        if image.n in decoding:
+            with queue.database.transaction() as cursor:
+                assert mark_decoding(cursor, image)
+    return queue.give_back_expired()
+
+
+def _losses(queue: Queue) -> list[int]:
+    return [image["losses"] for image in queue.images]
+
+
+def test_the_first_loss_counts_against_all_later_ones_against_what_was_decoded(
+    database: Database,
+) -> None:
+    """Nobody knows what a worker died of; who is claimed next is told, and no attempt counts."""
+    queue = Queue(database, *urls(3))
+    _lose(queue)
+    assert _losses(queue) == [1, 1, 1]
+    _lose(queue, 2)
+    assert _losses(queue) == [1, 2, 1]
+    _lose(queue)
+    assert _losses(queue) == [1, 2, 1]
+    claimed = queue.claim()
+    assert [(image.losses, image.attempts, image.fence) for image in claimed] == [
+        (1, 0, 4),
+        (2, 0, 4),
+        (1, 0, 4),
+    ]
+    assert [image["is_decoding"] for image in queue.images] == [False] * 3
+
+
+def test_the_third_loss_is_the_end_of_an_image(database: Database) -> None:
+    """It has failed and is counted once, its repetition goes on, and so do the others."""
+    one, two = urls(2)
+    queue = Queue(database, one, two, one)
+    _lose(queue, 1)
+    _lose(queue, 1)
+    recorded = _lose(queue, 1)
+    assert (recorded.accepted, recorded.finished) == ({(queue.id, 1), (queue.id, 2)}, [])
+    assert set(recorded.due) == {queue.id}
+    crashed = queue.images[0]
+    assert (crashed["state"], crashed["error_code"], crashed["attempts"], crashed["losses"]) == (
+        *("failed", "compress_crash"),
+        *(1, 3),
+    )
+    assert crashed["error_detail"] == "The worker that decoded the image died, every time."
+    assert (crashed["lease_until"], crashed["http_status"]) == (None, None)
+    assert queue.counters == (0, 1, 0, 0, 0)
+    assert queue.request["errors_by_code"] == {"compress_crash": 1}
+    assert queue.give_back_expired() == Recorded()
+    other, repetition = queue.claim()
+    assert (other.n, repetition.n, repetition.repeats) == (2, 3, 1)
+
+
+def test_the_third_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
+    """The sweep says so, once; what the dead worker may still record changes nothing."""
+    queue = Queue(database, *urls(1))
+    _lose(queue, 1)
+    _lose(queue, 1)
+    (image,) = queue.claim(lease_seconds=-1)
+    with database.transaction() as cursor:
+        assert mark_decoding(cursor, image)
+    assert queue.give_back_expired() == Recorded({(queue.id, 1)}, [queue.id], {})
+    before = queue.rows
+    assert queue.record(success(image)) == queue.give_back_expired() == Recorded()
+    assert queue.rows == before
+
+
+def test_two_sweepers_count_a_loss_once(database: Database) -> None:
+    """Every worker sweeps; they don't wait for each other."""
+    queue = Queue(database, *urls(2))
+    queue.claim(lease_seconds=-1)
+    with database.transaction() as one, database.transaction() as two:
+        two.execute("set local lock_timeout = '2s'")
+        assert len(give_back_expired(one).accepted) == 2
+        assert give_back_expired(two) == Recorded()
+    assert _losses(queue) == [1, 1]
+
+
+@pytest.mark.parametrize("fate", ["claimed by another", "given back", "ended"])
+def test_an_image_that_is_no_longer_ours_is_not_marked(database: Database, fate: str) -> None:
+    """Who can't mark it must not decode it."""
+    queue = Queue(database, *urls(1))
+    (image,) = queue.claim()
+    if fate == "ended":
+        queue.record(failure(image))
+    else:
+        with database.transaction() as cursor:
+            give_back(cursor, [image])
+    if fate == "claimed by another":
+        queue.claim()
+    with database.transaction() as cursor:
+        assert not mark_decoding(cursor, image)
+    assert queue.images[0]["is_decoding"] is False
+
+
 # --- Recording -------------------------------------------------------------------------------
 
 
@@ -254,6 +360,18 @@ def test_a_late_outcome_changes_nothing(database: Database, late: str) -> None:
     again = replace(late_one, state=ImageState.PENDING)
     assert queue.record(late_one) == queue.record(again) == Recorded()
     assert queue.rows == before
+
+
+def test_who_records_hears_which_outcomes_count(database: Database) -> None:
+    """One that comes too late is not among them, in whatever company it is recorded."""
+    queue, other = Queue(database, *urls(3)), Queue(database, *urls(1))
+    claimed = queue.claim() + other.claim()
+    queue.change("fence = fence + 1", 2)
+    recorded = queue.record(success(claimed[0]), success(claimed[1]), retry(claimed[2], 60))
+    assert recorded.accepted == {(queue.id, 1), (queue.id, 3)}
+    recorded = queue.record(*map(failure, claimed))
+    assert recorded.accepted == {(other.id, 1)}
+    assert (queue.counters[:3], other.counters[:3]) == ((1, 0, 0), (0, 1, 0))
 
 
 def test_counters_add_up_over_batches(database: Database) -> None:
@@ -361,3 +479,134 @@ def test_repetitions_wait_while_their_twin_is_tried_again(database: Database) ->
     queue.record(retry(queue.claim()[0], 3600))
     assert queue.claim() == []
     assert queue.images[1]["due_at"] is not None
+
+
+# --- Cancelling ------------------------------------------------------------------------------
+
+
+def test_what_waits_is_cancelled_in_portions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what waits for a later time or for a twin; what is under way ends by itself."""
+    monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 2)
+    one, two, three, four = urls(4)
+    queue = Queue(database, one, two, three, four, one, one)
+    running, tried = queue.claim(limit=2)
+    queue.record(retry(tried, 3600))
+    queue.cancel()
+    portions = [queue.cancel_pending() for _ in range(4)]
+    assert [len(portion.accepted) for portion in portions] == [2, 2, 1, 0]
+    assert [portion.finished for portion in portions] == [[]] * 4
+    assert queue.states == ["running", *["cancelled"] * 5]
+    assert queue.counters == (0, 0, 5, 0, 0)
+    assert queue.request["errors_by_code"] == {"cancelled": 5}
+    row = queue.images[1]
+    assert (row["error_code"], row["error_detail"]) == (
+        "cancelled",
+        "The request was cancelled first.",
+    )
+    assert (row["http_status"], row["attempts"]) == (None, 1)
+    assert queue.record(success(running)).finished == [queue.id]
+    assert queue.counters[:3] == (1, 0, 5)
+
+
+def test_the_last_portion_lets_the_request_finish(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all those that cancel at once, one is told, and every image is counted once."""
+    monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 3)
+    queue = Queue(database, *urls(20))
+    queue.cancel()
+    with ThreadPoolExecutor(4) as threads:
+        portions = list(threads.map(lambda _: queue.cancel_pending(), range(12)))
+    assert sorted(n for portion in portions for _, n in portion.accepted) == list(range(1, 21))
+    assert [portion.finished for portion in portions if portion.finished] == [[queue.id]]
+    assert queue.counters == (0, 0, 20, 0, 0)
+    assert queue.request["errors_by_code"] == {"cancelled": 20}
+
+
+@pytest.mark.parametrize("status", ["pending", "processing", "completed", "cancelled"])
+def test_only_a_cancelling_request_s_images_are_cancelled(database: Database, status: str) -> None:
+    """A turn that comes too late, after a retry even, takes nothing away."""
+    queue = Queue(database, *urls(2))
+    queue.change_request(f"status = '{status}'")
+    before = queue.rows
+    assert queue.cancel_pending() == Recorded()
+    assert queue.rows == before
+
+
+def test_an_image_that_is_just_being_claimed_is_passed_over(database: Database) -> None:
+    """Cancelling doesn't wait for the claim: that image is under way."""
+    queue = Queue(database, *urls(3))
+    with database.transaction() as cursor:
+        claimed = claim_images(cursor, queue.id, limit=1, lease_seconds=LEASE)
+        queue.cancel()
+        assert queue.cancel_pending().accepted == {(queue.id, 2), (queue.id, 3)}
+    assert queue.states == ["running", "cancelled", "cancelled"]
+    assert queue.record(*map(success, claimed)).finished == [queue.id]
+
+
+@pytest.mark.parametrize("due_at", ["-infinity", "2040-01-01", "infinity"])
+def test_a_cancelling_request_has_something_to_do_at_once(database: Database, due_at: str) -> None:
+    """Whatever its images wait for; one whose images are all under way or ended has nothing."""
+    queue = Queue(database, *urls(2))
+    queue.claim(limit=1)
+    queue.change(f"due_at = '{due_at}'", 2)
+    queue.cancel()
+    with database.transaction() as cursor:
+        assert select_next_due(cursor, queue.id) == _now(cursor)
+    queue.cancel_pending()
+    with database.transaction() as cursor:
+        assert select_next_due(cursor, queue.id) is None
+
+
+def _now(cursor: Cursor) -> datetime:
+    cursor.execute("select now()")
+    row = cursor.fetchone()
+    assert row
+    now: datetime = row["now"]
+    return now
+
+
+# --- A retry in between ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["the retry", "the record"])
+def test_a_repetition_never_waits_for_a_twin_that_has_ended(database: Database, first: str) -> None:
+    """A retry makes it wait while its twin is just being recorded: whichever comes first, it is
+    due afterwards.
+    """
+    one, two = urls(2)
+    queue = Queue(database, one, one, two)
+    queue.record(failure(queue.claim(limit=1)[0]))
+    (repetition,) = (image for image in queue.claim(limit=2) if image.n == 2)
+    queue.retry()
+    (twin,) = queue.claim()
+    queue.record(failure(repetition))  # as its twin had before
+    assert (twin.n, queue.states) == (1, ["running", "failed", "running"])
+    with ThreadPoolExecutor(1) as thread, database.transaction() as cursor:
+        if first == "the retry":
+            assert retry_request(cursor, queue.id) == 1
+            late: Future[Any] = thread.submit(queue.record, success(twin))
+        else:
+            assert record_outcomes(cursor, [success(twin)]).accepted
+            late = thread.submit(queue.retry)
+        _wait_for_a_lock(database)
+        cursor.connection.commit()
+        late.result()
+    assert queue.counters[:3] == (1, 0, 0)
+    assert [(image.n, image.repeats) for image in queue.claim()] == [(2, 1)]
+
+
+def _wait_for_a_lock(database: Database) -> None:
+    """Wait until somebody waits for a row that is locked."""
+    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
+    name = parse_dsn(database.conninfo)["dbname"]
+    deadline = time.monotonic() + 10
+    while True:
+        with database.transaction() as cursor:
+            cursor.execute(waiting, (name,))
+            if cursor.fetchall():
+                return
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
