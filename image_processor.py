@@ -69,6 +69,7 @@ RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
 STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
+SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images have a shorter lease
 PROBE_MARGIN_SECONDS: Final = 15.0  # a download may wait for a thread, or for memory
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
@@ -95,6 +96,7 @@ class ImageProcessor:
             self._records,
             Terms(
                 capacity=settings.host_concurrency,
+                lease_seconds=min(SLOT_LEASE_SECONDS, settings.lease_seconds),
                 probe_seconds=settings.download_seconds + PROBE_MARGIN_SECONDS,
             ),
         )
