@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     *("requests", "image_links", "images", "idempotency_keys"),
+    *("deleted_requests", "host_shares", "origins"),
     *("procrastinate_jobs", "procrastinate_periodic_defers", "procrastinate_workers"),
 )
 

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import request_queue
 from image_queue import ClaimedImage, ImageState
-from request_queue import begin_request
-from tests.queued import Queue, success, urls
+from request_queue import (
+    begin_request,
+    cancel_request,
+    delete_expired_requests,
+    leave_finish,
+    purge_rows,
+    renew_finish,
+    select_cancelling,
+    select_deleted,
+    select_deleted_request,
+)
+from tests.queued import LEASE, Queue, failure, success, urls
 
 if TYPE_CHECKING:
     from database_helper import Database
+
+LEASE_IS_OVER = "lease_until = now() - interval '1 second'"
 
 
 @pytest.fixture
@@ -102,3 +116,363 @@ def test_two_that_finish_at_once_finish_once(database: Database) -> None:
     with ThreadPoolExecutor(4) as threads:
         ends = list(threads.map(lambda _: queue.finish() is not None, range(8)))
     assert ends.count(True) == 1
+
+
+def test_a_finish_is_one_s_own_until_its_lease_is_over(database: Database) -> None:
+    """Then another one may take it, under a fence of its own."""
+    queue = Queue(database, *urls(2))
+    queue.end("sf")
+    first = queue.take_finish()
+    assert first
+    lease = queue.request["lease_until"] - queue.request["now"]
+    assert timedelta(seconds=LEASE - 10) < lease <= timedelta(seconds=LEASE)
+    assert queue.take_finish() is None
+    queue.change_request(LEASE_IS_OVER)
+    second = queue.take_finish()
+    assert second
+    assert (first["fence"], second["fence"]) == (1, 2)
+    assert (second["id"], second["finished_at"]) == (queue.id, None)
+
+
+def test_of_many_that_take_a_finish_one_gets_it(database: Database) -> None:
+    """At once, too."""
+    queue = Queue(database, *urls(1))
+    queue.end("s")
+    with ThreadPoolExecutor(4) as threads:
+        taken = list(threads.map(lambda _: queue.take_finish() is not None, range(8)))
+    assert taken.count(True) == 1
+
+
+@pytest.mark.parametrize("letters", ["sr", "rr"])
+def test_there_is_nothing_to_finish_while_an_image_has_not_ended(
+    database: Database, letters: str
+) -> None:
+    """A job that comes too early takes no fence and no lease, nor does one that comes too late."""
+    queue = Queue(database, *urls(2))
+    queue.end(letters)
+    before = queue.rows
+    assert queue.take_finish() is None
+    assert queue.finish(0) is None
+    assert queue.rows == before
+    queue.record(*[success(_claim_of(queue, n)) for n in (1, 2)])  # what has ended stays so
+    assert queue.take_finish()
+    assert queue.finish()
+    before = queue.rows
+    assert queue.take_finish() is None
+    assert queue.rows == before
+
+
+def _claim_of(queue: Queue, n: int) -> ClaimedImage:
+    image = queue.images[n - 1]
+    return ClaimedImage(queue.id, n, image["fence"], 0, image["input_url"], None)
+
+
+def test_a_finish_is_renewed_and_left(database: Database) -> None:
+    """Its lease goes on from now; who leaves it lets another one take it at once."""
+    queue = Queue(database, *urls(1))
+    queue.end("s")
+    queue.take_finish(lease_seconds=2)
+    with database.transaction() as cursor:
+        assert renew_finish(cursor, queue.id, 1, lease_seconds=3600)
+    assert queue.request["lease_until"] > queue.request["now"] + timedelta(minutes=50)
+    with database.transaction() as cursor:
+        leave_finish(cursor, queue.id, 1)
+    assert queue.request["lease_until"] is None
+    assert queue.take_finish()
+
+
+@pytest.mark.parametrize("by", ["another finish", "a retry", "the end"])
+def test_who_lost_a_finish_changes_nothing(database: Database, by: str) -> None:
+    """An old fence neither renews nor leaves nor finishes, whoever raised it."""
+    queue = Queue(database, *urls(2))
+    queue.end("sf")
+    first = queue.take_finish()
+    assert first
+    if by == "a retry":
+        assert queue.retry() == 1
+        queue.record(*map(failure, queue.claim()))
+    else:
+        queue.change_request(LEASE_IS_OVER)
+        assert queue.take_finish()
+    if by == "the end":
+        assert queue.finish()
+    before = queue.rows
+    with database.transaction() as cursor:
+        assert not renew_finish(cursor, queue.id, first["fence"], lease_seconds=3600)
+        leave_finish(cursor, queue.id, first["fence"])
+    assert queue.finish(first["fence"]) is None
+    assert queue.rows == before
+
+
+def test_a_finished_request_s_own_fence_does_nothing_more(database: Database) -> None:
+    """A second attempt at the same steps finds the end and lets it be."""
+    queue = Queue(database, *urls(1))
+    queue.end("s")
+    queue.take_finish()
+    assert queue.finish(1)
+    before = queue.rows
+    with database.transaction() as cursor:
+        assert not renew_finish(cursor, queue.id, 1, lease_seconds=3600)
+        leave_finish(cursor, queue.id, 1)
+    assert queue.finish(1) is None
+    assert queue.rows == before
+
+
+# --- Retrying --------------------------------------------------------------------------------
+
+
+def _finished(database: Database, letters: str, *image_urls: str) -> Queue:
+    """Return a finished request whose images ended as the letters say."""
+    queue = Queue(database, *(image_urls or urls(len(letters))))
+    queue.change("due_at = '-infinity'")  # each ends by itself, whatever it repeats
+    queue.end(letters)
+    assert queue.take_finish()
+    assert queue.finish()
+    return queue
+
+
+def test_a_retry_begins_what_failed_anew_and_keeps_what_succeeded(database: Database) -> None:
+    """Rows of successes stay wholly as they are; the others have nothing left of their end."""
+    queue = _finished(database, "sfcs")
+    queue.change("losses = 2, reused = true, attempts = 4", 2)
+    before, request = queue.images, queue.request
+    assert queue.retry() == 2
+    after = queue.images
+    assert (after[0], after[3]) == (before[0], before[3])
+    for row, old in zip(after[1:3], before[1:3], strict=True):
+        assert (row["state"], row["attempts"], row["losses"], row["reused"]) == (
+            *("pending", 0, 0),
+            False,
+        )
+        assert [row[name] for name in ("error_code", "error_detail", "http_status")] == [None] * 3
+        assert row["fence"] == old["fence"]
+    assert queue.counters == (2, 0, 0, 200, 120)
+    now = queue.request
+    assert (now["status"], now["finished_at"], now["errors_by_code"]) == ("processing", None, {})
+    assert (now["done_before"], now["lease_until"]) == (2, None)
+    assert now["started_at"] > request["started_at"]
+    assert (now["created_at"], now["images"]) == (request["created_at"], 4)
+    assert _numbers(queue.claim()) == [2, 3]
+
+
+def test_a_retried_request_finishes_anew(database: Database) -> None:
+    """With its counters right, and another status."""
+    queue = _finished(database, "fsf")
+    assert queue.request["status"] == "completed_with_errors"
+    queue.retry()
+    assert queue.take_finish() is None
+    one, three = queue.claim()
+    assert queue.record(success(one)).finished == []
+    assert queue.record(success(three)).finished == [queue.id]
+    assert queue.take_finish()
+    assert queue.finish()
+    assert queue.request["status"] == "completed"
+    assert queue.counters == (3, 0, 0, 300, 180)
+
+
+def test_repetitions_wait_again_for_what_is_begun_anew(database: Database) -> None:
+    """Not for a twin that succeeded: there is something to copy."""
+    one, two = urls(2)
+    queue = _finished(database, "ffsfcf", one, one, two, two, two, one)
+    assert queue.retry() == 5
+    assert [(image.n, image.repeats) for image in queue.claim()] == [
+        *((1, None), (4, 3)),
+        (5, 3),
+    ]
+    assert [image["state"] for image in queue.images] == [
+        *("running", "pending", "succeeded"),
+        *("running", "running", "pending"),
+    ]
+
+
+def test_what_was_cancelled_before_it_began_begins_at_a_retry(database: Database) -> None:
+    """It is pending as a whole again; the first step finds the repetitions."""
+    queue = Queue(database, *[*urls(1) * 2], begins=False)
+    queue.cancel()
+    queue.cancel_pending()
+    queue.take_finish()
+    finished = queue.finish()
+    assert finished
+    assert (finished["status"], finished["started_at"]) == ("cancelled", None)
+    assert queue.retry() == 2
+    assert (queue.request["status"], queue.request["started_at"]) == ("pending", None)
+    assert queue.claim() == []
+    with database.transaction() as cursor:
+        assert begin_request(cursor, queue.id)
+    assert _numbers(queue.claim()) == [1]
+
+
+def test_a_retry_while_images_are_under_way_leaves_them_alone(database: Database) -> None:
+    """Only what has failed so far begins anew."""
+    queue = Queue(database, *urls(3))
+    queue.end("frs")
+    before = queue.images
+    assert queue.retry() == 1
+    assert queue.images[1:] == before[1:]
+    assert queue.counters[:3] == (1, 0, 0)
+    assert _numbers(queue.claim()) == [1]
+
+
+@pytest.mark.parametrize("letters", ["rf", "cf"])
+def test_a_request_that_is_just_being_cancelled_is_not_retried(
+    database: Database, letters: str
+) -> None:
+    """Nothing of it changes."""
+    queue = Queue(database, *urls(2))
+    queue.end(letters)
+    queue.cancel()
+    before = queue.rows
+    assert queue.retry() is None
+    assert queue.rows == before
+
+
+@pytest.mark.parametrize("state", ["completed", "processing", "pending"])
+def test_where_nothing_failed_a_retry_changes_nothing(database: Database, state: str) -> None:
+    """Neither the status nor the fence of a finish that may be under way."""
+    if state == "completed":
+        queue = _finished(database, "ss")
+    else:
+        queue = Queue(database, *urls(2), begins=state == "processing")
+    before = queue.rows
+    assert queue.retry() == 0
+    assert queue.rows == before
+
+
+def test_a_request_that_is_not_there_can_not_be_retried(database: Database) -> None:
+    """It may have been deleted in between."""
+    with database.transaction() as cursor:
+        assert request_queue.retry_request(cursor, "ab" * 16) is None
+
+
+# --- Cancelling ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_an_unfinished_request_is_cancelled(database: Database, *, begins: bool) -> None:
+    """Begun or not, once or twice; nothing of it can be claimed any more."""
+    queue, other = Queue(database, *urls(2), begins=begins), Queue(database, *urls(2))
+    for _ in range(2):
+        with database.transaction() as cursor:
+            assert cancel_request(cursor, queue.id)
+    assert queue.request["status"] == "cancelling"
+    assert queue.claim() == []
+    with database.transaction() as cursor:
+        assert begin_request(cursor, queue.id) is None
+        assert select_cancelling(cursor, [queue.id, other.id, "none"]) == {queue.id}
+    assert other.request["status"] == "processing"
+
+
+def test_a_finished_request_is_not_cancelled(database: Database) -> None:
+    """Its end stays what it was."""
+    queue = _finished(database, "sf")
+    before = queue.rows
+    with database.transaction() as cursor:
+        assert not cancel_request(cursor, queue.id)
+        assert not cancel_request(cursor, "none")
+        assert select_cancelling(cursor, [queue.id]) == set()
+    assert queue.rows == before
+
+
+# --- Deleting --------------------------------------------------------------------------------
+
+
+def _tombstone(database: Database, request_id: str) -> dict[str, Any] | None:
+    with database.transaction() as cursor:
+        return select_deleted_request(cursor, request_id)
+
+
+def _count_rows(database: Database, request_id: str) -> list[int]:
+    """Return how many images and products of a request there are."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            """select (select count(*) from images where request_id = %(id)s) as images,
+                      (select count(*) from image_links where request_id = %(id)s) as links""",
+            {"id": request_id},
+        )
+        row = cursor.fetchone()
+    assert row
+    return list(row.values())
+
+
+def test_a_deleted_request_leaves_a_tombstone(database: Database) -> None:
+    """At once, with its owner; only once, and its rows stay until they are purged."""
+    queue, other = _finished(database, "sf"), _finished(database, "s")
+    assert queue.delete()
+    assert not queue.delete()
+    stone = _tombstone(database, queue.id)
+    assert stone
+    assert (stone["owner"], stone["purged_at"]) == ("its owner", None)
+    assert stone["deleted_at"]
+    assert _tombstone(database, other.id) is None
+    assert other.request["status"] == "completed"
+    with database.transaction() as cursor:
+        cursor.execute("select id from requests")
+        assert [row["id"] for row in cursor.fetchall()] == [other.id]
+        assert select_deleted(cursor, [queue.id, other.id]) == {queue.id}
+    assert _count_rows(database, queue.id) == [2, 1]
+
+
+@pytest.mark.parametrize("status", ["pending", "processing", "cancelling"])
+def test_an_unfinished_request_is_not_deleted(database: Database, status: str) -> None:
+    """Also not by age, as it has no end to count from."""
+    queue = Queue(database, *urls(1))
+    queue.change_request(f"status = '{status}', created_at = now() - interval '9 years'")
+    before = queue.rows
+    assert not queue.delete()
+    with database.transaction() as cursor:
+        assert delete_expired_requests(cursor, days=1, limit=10) == []
+    assert queue.rows == before
+    assert _tombstone(database, queue.id) is None
+
+
+def test_rows_are_purged_in_portions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call deletes so many at most and says whether to go on; other requests' rows stay."""
+    monkeypatch.setattr(request_queue, "PURGED_AT_A_TIME", 2)
+    queue, other = _finished(database, "sfcss"), _finished(database, "s")
+    queue.delete()
+    left = []
+    has_more = True
+    while has_more:
+        with database.transaction() as cursor:
+            has_more = purge_rows(cursor, queue.id)
+        left.append(_count_rows(database, queue.id))
+    assert left == [[3, 1], [1, 1], [0, 1], [0, 0], [0, 0]]
+    stone = _tombstone(database, queue.id)
+    assert stone
+    assert stone["purged_at"]
+    with database.transaction() as cursor:
+        assert not purge_rows(cursor, queue.id)
+    assert _tombstone(database, queue.id) == stone
+    assert _count_rows(database, other.id) == [1, 1]
+
+
+def test_rows_of_a_request_that_is_not_deleted_are_not_purged(database: Database) -> None:
+    """Whatever asks for it."""
+    queue = _finished(database, "sf")
+    before = queue.rows
+    with database.transaction() as cursor:
+        assert not purge_rows(cursor, queue.id)
+    assert queue.rows == before
+    assert _count_rows(database, queue.id) == [2, 1]
+    assert _tombstone(database, queue.id) is None
+
+
+def test_what_was_finished_long_ago_is_deleted_oldest_first(database: Database) -> None:
+    """Up to a limit; what is not old enough stays, to the second."""
+    queues = [_finished(database, "s") for _ in range(4)]
+    ages = ("2 days 2 seconds", "9 days", "2 days -5 seconds", "3 days")
+    for queue, age in zip(queues, ages, strict=True):
+        queue.change_request(f"finished_at = now() - interval '{age}'")
+    with database.transaction() as cursor:
+        assert set(delete_expired_requests(cursor, days=2, limit=2)) == {
+            queues[1].id,
+            queues[3].id,
+        }
+    with database.transaction() as cursor:
+        assert delete_expired_requests(cursor, days=2, limit=2) == [queues[0].id]
+    with database.transaction() as cursor:
+        assert delete_expired_requests(cursor, days=2, limit=2) == []
+        assert delete_expired_requests(cursor, days=0.5, limit=2) == [queues[2].id]
+    stone = _tombstone(database, queues[0].id)
+    assert stone
+    assert stone["owner"] == "its owner"
