@@ -39,6 +39,7 @@ STORE_THREADS: Final = 4
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
 POSTPONED_SECONDS: Final = 5.0
+WITHDRAWN_SECONDS: Final = 1.0  # matters where a retry follows at once
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class ImagePipeline:
         """Download, compress and store one image."""
         async with self._gate.slot(parse_source_url(image.input_url)) as visit:
             if image.request_id in self._withdrawn:
-                raise PostponedError("the request is being cancelled", POSTPONED_SECONDS)
+                raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
             source = await _in_thread(
                 self._downloads, self._downloader.download, image.input_url, visit
             )
