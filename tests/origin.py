@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping
 
+LONGEST_WAIT_SECONDS = 60.0  # for an event that never comes
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -31,9 +33,10 @@ class Reply:
     `repeat` sends the body so many times over, for huge ones. `framing` tells how the body's
     end is known. `declared` is a Content-Length other than the true one. `cut_after` closes
     the connection after so many bytes of the body. `piece` and `pause` send in pieces of so
-    many bytes with so many seconds between. `delay` is seconds before the first byte. `raw`
-    goes out verbatim instead of everything else, and the connection is closed; `silent` takes
-    the request and says nothing until the client or the test ends.
+    many bytes with so many seconds between. `delay` is seconds before the first byte, `until` an
+    event that has to come before it. `raw` goes out verbatim instead of everything else, and the
+    connection is closed; `silent` takes the request and says nothing until the client or the
+    test ends.
     """
 
     body: bytes = b""
@@ -47,6 +50,7 @@ class Reply:
     piece: int = 65536
     pause: float = 0.0
     delay: float = 0.0
+    until: Event | None = None
     raw: bytes | None = None
     silent: bool = False
 
@@ -242,6 +246,8 @@ class _Handler(socketserver.StreamRequestHandler):
             return False
         if self.origin.closing.wait(reply.delay):
             return False
+        if reply.until:
+            reply.until.wait(LONGEST_WAIT_SECONDS)
         for piece in reply.pieces():
             self.wfile.write(piece)
             if reply.pause and self.origin.closing.wait(reply.pause):
