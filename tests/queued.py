@@ -101,6 +101,13 @@ class Queue:
         with self.database.transaction() as cursor:
             return request_queue.delete_request(cursor, self.id)
 
+    def claim_of(self, n: int) -> ClaimedImage:
+        """Return the newest claim of an image."""
+        image = self.images[n - 1]
+        return ClaimedImage(
+            self.id, n, image["fence"], image["attempts"], image["input_url"], image["repeats"]
+        )
+
     def change(self, assignments: str, *numbers: int) -> None:
         """Change columns of images, of those with these numbers or of all."""
         with self.database.transaction() as cursor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from errors import ErrorCode, ImageError
 from image_store import CHUNK_BYTES, ImageStore
-from storage_keys import image_key, output_csv_key, report_csv_key
+from storage_keys import STAGED_IMAGES, image_folder, image_key, output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -216,3 +217,117 @@ def test_readers_never_see_half_a_file(store: ImageStore) -> None:
         sizes = threads.submit(look, 0).result()
         replaced.result()
     assert sizes <= {300_000, 200_000}
+
+
+# --- Moving, deleting, listing ---------------------------------------------------------------
+
+
+def test_what_is_moved_lies_elsewhere(store: ImageStore, tmp_path: Path) -> None:
+    """The folder of its new place is made, and what lay there is replaced."""
+    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
+    for data in (b"first", b"second"):
+        store.put(staged, data)
+        assert store.move(staged, KEY)
+        store.sync(image_folder(ID))
+        assert (_files(tmp_path), _read(store, KEY)) == ([KEY], data)
+
+
+def test_what_is_not_there_is_not_moved(store: ImageStore, tmp_path: Path) -> None:
+    """Its place keeps what it has, and no folder is made for nothing."""
+    source = f"{STAGED_IMAGES}{ID}-1.1.jpg"
+    assert not store.move(source, KEY)
+    assert not (tmp_path / image_folder(ID)).exists()
+    store.put(KEY, b"kept")
+    assert not store.move(source, KEY)
+    assert _read(store, KEY) == b"kept"
+
+
+def test_two_names_of_one_file_become_one(store: ImageStore, tmp_path: Path) -> None:
+    """A disk that shares the bytes of copies would rename one to the other by doing nothing."""
+    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
+    store.put(KEY, b"image")
+    (tmp_path / staged).hardlink_to(tmp_path / KEY)
+    assert store.move(staged, KEY)
+    assert _files(tmp_path) == [KEY]
+    assert _read(store, KEY) == b"image"
+
+
+def test_a_move_that_a_disk_refuses_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
+    """What was to be moved stays."""
+    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
+    store.put(staged, b"image")
+    (tmp_path / KEY).mkdir(parents=True)
+    with pytest.raises(ImageError) as caught:
+        store.move(staged, KEY)
+    assert caught.value.code == ErrorCode.STORAGE_ERROR
+    assert _read(store, staged) == b"image"
+
+
+def test_the_names_of_a_folder_that_is_not_there_need_no_sync(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    """Every image of a request may have failed."""
+    store.sync(image_folder(ID))
+    assert not (tmp_path / image_folder(ID)).exists()
+
+
+def test_what_is_deleted_is_gone(store: ImageStore, tmp_path: Path) -> None:
+    """Alone; deleting it again is no trouble."""
+    other = image_key(ID, 2, "png")
+    for key in (KEY, other):
+        store.put(key, b"image")
+    for _ in range(2):
+        store.delete(KEY)
+        assert _files(tmp_path) == [other]
+    store.delete("static/none/at/all.csv")
+
+
+def test_a_folder_is_deleted_with_all_that_is_in_it(store: ImageStore, tmp_path: Path) -> None:
+    """Alone; deleting it again is no trouble."""
+    other = image_key("ab" * 16, 1, "png")
+    for key in (KEY, image_key(ID, 2, "png"), other):
+        store.put(key, b"image")
+    for _ in range(2):
+        store.delete_folder(image_folder(ID))
+        assert _files(tmp_path) == [other]
+    assert not (tmp_path / image_folder(ID)).exists()
+
+
+def test_two_that_delete_a_folder_leave_nothing_of_it(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other one deletes first is no reason to stop."""
+    keys = [image_key(ID, n, "png") for n in range(1, 9)]
+    for key in keys:
+        store.put(key, b"image")
+    unlink, races = os.unlink, iter(range(3))
+
+    def unlink_twice(path: str, **where: int) -> None:
+        unlink(path, **where)
+        if next(races, None) is not None:
+            unlink(path, **where)  # the other one was a moment quicker
+
+    monkeypatch.setattr(os, "unlink", unlink_twice)
+    store.delete_folder(image_folder(ID))
+    monkeypatch.undo()
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "listed"),
+    [("", ["a-1", "a-2", "b-1", "b-1#1"]), ("a", ["a-1", "a-2"]), ("a-2", ["a-2"]), ("c", [])],
+)
+def test_the_keys_of_a_folder_are_listed(
+    store: ImageStore, tmp_path: Path, start: str, listed: list[str]
+) -> None:
+    """Those whose names begin so, and what a writer that died has left; nothing beside it."""
+    store.put(KEY, b"image")
+    for name in ("a-1", "a-2", "b-1", "b-1#1"):
+        (tmp_path / STAGED_IMAGES / name).write_bytes(b"staged")
+    keys = sorted(store.list_keys(STAGED_IMAGES, start))
+    assert keys == [STAGED_IMAGES + name for name in listed]
+
+
+def test_a_folder_that_is_not_there_has_no_keys(store: ImageStore) -> None:
+    """A store that nothing was put in yet is no trouble."""
+    assert list(store.list_keys("none/at/all/")) == []

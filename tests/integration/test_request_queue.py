@@ -154,17 +154,12 @@ def test_there_is_nothing_to_finish_while_an_image_has_not_ended(
     assert queue.take_finish() is None
     assert queue.finish(0) is None
     assert queue.rows == before
-    queue.record(*[success(_claim_of(queue, n)) for n in (1, 2)])  # what has ended stays so
+    queue.record(*[success(queue.claim_of(n)) for n in (1, 2)])  # what has ended stays so
     assert queue.take_finish()
     assert queue.finish()
     before = queue.rows
     assert queue.take_finish() is None
     assert queue.rows == before
-
-
-def _claim_of(queue: Queue, n: int) -> ClaimedImage:
-    image = queue.images[n - 1]
-    return ClaimedImage(queue.id, n, image["fence"], 0, image["input_url"], None)
 
 
 def test_a_finish_is_renewed_and_left(database: Database) -> None:
