@@ -1,0 +1,151 @@
+"""What PostgreSQL carries: claims and recorded outcomes without any image between them.
+
+    .venv/bin/python benchmarks/claims.py [--images N] [--requests N] [--batch N]
+
+Threads claim images in batches and record them as succeeded, with the statements of the workers,
+until a number of requests is done. Reported for each number of threads: images a second, and the
+processor time of PostgreSQL and of the threads; all of them share this machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import image_queue  # noqa: E402  # the path is set first
+from benchmarks.processes import cpu_seconds, postgres_pid  # noqa: E402
+from database_helper import Database  # noqa: E402
+from database_schema import apply_schema  # noqa: E402
+from embedded_postgres import EmbeddedPostgres  # noqa: E402
+from image_queue import ClaimedImage, ImageState, Outcome  # noqa: E402
+
+if TYPE_CHECKING:
+    from database_helper import Cursor
+
+LEASE_SECONDS: Final = 60.0
+THREADS: Final = (1, 2, 4, 8, 16)
+
+
+def fill(cursor: Cursor, requests: int, images: int) -> list[str]:
+    """Put requests that are processing in place of all rows; return their ids."""
+    cursor.execute("truncate requests, image_links, images cascade")
+    ids = [f"{number:032x}" for number in range(requests)]
+    each = images // requests
+    cursor.execute(
+        """insert into requests (id, status, options, columns, base_url, products, images)
+           select id, 'processing', '{}', '{}', 'http://images.example', %s, %s
+             from unnest(%s::text[]) as id""",
+        (each, each, ids),
+    )
+    cursor.execute(
+        """insert into images (request_id, n, row, position, input_url)
+           select id, n, n, 1, format('http://shop.example/products/%%s/front.jpg', n)
+             from unnest(%s::text[]) as id, generate_series(1, %s) as n""",
+        (ids, each),
+    )
+    return ids
+
+
+def work(database: Database, ids: list[str], batch: int) -> None:
+    """Claim and record batches, of each request in turn, until none has an image left."""
+    open_ids = deque(ids)
+    while open_ids:
+        request_id = open_ids[0]
+        with database.transaction() as cursor:
+            claimed = image_queue.claim_images(
+                cursor, request_id, limit=batch, lease_seconds=LEASE_SECONDS
+            )
+        if not claimed:
+            open_ids.popleft()
+            continue
+        open_ids.rotate()
+        with database.transaction() as cursor:
+            image_queue.record_outcomes(cursor, [_outcome(image) for image in claimed])
+
+
+def _outcome(image: ClaimedImage) -> Outcome:
+    return Outcome(
+        request_id=image.request_id,
+        n=image.n,
+        fence=image.fence,
+        attempts=1,
+        state=ImageState.SUCCEEDED,
+        bytes_in=700_000,
+        bytes_out=200_000,
+        width=1936,
+        height=1291,
+        format="jpeg",
+        quality="75",
+        sha256="0" * 64,
+        etag='"5d8c72a5edda8d6a:0"',
+        last_modified="Sun, 22 Nov 2026 12:00:00 GMT",
+    )
+
+
+def run(database: Database, ids: list[str], threads: int, batch: int) -> float:
+    """Have so many threads work all off; return the seconds."""
+    # Each begins with another request, as the lanes of different requests do.
+    tasks = [
+        threading.Thread(target=work, args=(database, ids[number % len(ids) :] + ids, batch))
+        for number in range(threads)
+    ]
+    started = time.perf_counter()
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure each number of threads and print a line about it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=48_000)
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="images a claim and a commit")
+    arguments = parser.parse_args()
+    images = arguments.images // arguments.requests * arguments.requests
+    print(f"{images:,} images of {arguments.requests} requests, {arguments.batch} at a time")
+    with tempfile.TemporaryDirectory() as name:
+        postgres = EmbeddedPostgres(Path(name))
+        database = Database(postgres.start(), max_connections=max(THREADS))
+        try:
+            apply_schema(database)
+            pid = postgres_pid(Path(name))
+            for threads in THREADS:
+                with database.transaction() as cursor:
+                    cursor.allow(600)
+                    ids = fill(cursor, arguments.requests, images)
+                before, ours = cpu_seconds(pid), time.process_time()
+                seconds = run(database, ids, threads, arguments.batch)
+                cost = (cpu_seconds(pid) - before) / images * 1000
+                ours = (time.process_time() - ours) / images * 1000
+                print(
+                    f"{threads:3d} threads {images / seconds:8,.0f} images/s; processor, ms an "
+                    f"image: PostgreSQL {cost:.3f}, threads {ours:.3f}"
+                )
+                _check(database, images)
+        finally:
+            database.close()
+            postgres.stop()
+
+
+def _check(database: Database, images: int) -> None:
+    with database.transaction() as cursor:
+        cursor.execute("select sum(succeeded) as done from requests")
+        row = cursor.fetchone()
+        assert row
+        assert row["done"] == images
+
+
+if __name__ == "__main__":
+    main()
