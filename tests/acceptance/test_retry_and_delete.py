@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 JPEG = saved(photo(), "JPEG", quality=95)
 LEASE_SECONDS = "2"
-AT_A_TIME = 2  # downloads from the origin
+AT_A_TIME = 3  # downloads from the origin
 MANY = 24
 NOT_THERE = "0" * 32
 
@@ -241,11 +241,15 @@ def test_cancel(
     good = module_origin.serve("/before.jpg", JPEG)
     held = module_origin.serve("/under-way.jpg", JPEG, until=release)
     rest = resting_origin.url("/rest.jpg")
-    request_id = upload(service, f"{good},{held},{rest}", rest, "no-url")
+    late = resting_origin.serve(
+        "/rest-late.jpg", status=503, headers={"Retry-After": "300"}, until=release
+    )
+    request_id = upload(service, f"{good},{held},{late}", rest, "no-url", rest)
     service.wait_until(
         lambda: (
             service.get(f"/status/{request_id}").json()["progress"]["done"] == 2
             and resting_origin.count("/rest.jpg")
+            and resting_origin.count("/rest-late.jpg")
             and module_origin.count("/under-way.jpg")
         )
     )
@@ -260,19 +264,20 @@ def test_cancel(
 
     status = service.finish(request_id)
     assert status["status"] == "cancelled"
-    assert status["errors_by_code"] == {"cancelled": 2, "invalid_url": 1}
+    assert status["errors_by_code"] == {"cancelled": 3, "invalid_url": 1}
     progress = status["progress"]
-    assert (progress["total"], progress["done"], progress["percent"]) == (5, 5, 100.0)
+    assert (progress["total"], progress["done"], progress["percent"]) == (6, 6, 100.0)
     assert (progress["succeeded"], progress["failed"]) == (2, 1)
-    assert slots(service, request_id) == [[True, True, False], [False], [False]]
+    assert slots(service, request_id) == [[True, True, False], [False], [False], [False]]
     assert len(files(service, request_id)) == 2
     report = list(csv.DictReader(io.StringIO(service.get(f"/static/{request_id}-report.csv").text)))
-    states = ["succeeded", "succeeded", "cancelled", "cancelled", "failed"]
+    states = ["succeeded"] * 2 + ["cancelled"] * 2 + ["failed", "cancelled"]
     assert [line["state"] for line in report] == states
-    assert [line["code"] for line in report] == ["", "", "cancelled", "cancelled", "invalid_url"]
+    codes = ["", "", "cancelled", "cancelled", "invalid_url", "cancelled"]
+    assert [line["code"] for line in report] == codes
     images = service.images(request_id)
     assert [image["state"] for image in images] == states
-    for image in images[2:4]:
+    for image in (*images[2:4], images[5]):
         assert (image["error"]["code"], image["error"]["retryable"]) == ("cancelled", False)
         assert image["output_url"] is None
     assert module_origin.count("/under-way.jpg") == 1
