@@ -351,6 +351,7 @@ def _naming_the_request(status_url: str) -> Iterator[None]:
         yield
     except (SubmitError, KeyboardInterrupt):
         print(f"\nThe service still has the request: {status_url}", file=sys.stderr)
+        print(f"To cancel it: curl -X DELETE {status_url}", file=sys.stderr)
         raise
 
 

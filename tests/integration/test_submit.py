@@ -366,6 +366,7 @@ def test_interrupt_says_where_the_request_is(service: FakeService, products: Pat
     _, shown = process.communicate(timeout=20)
     assert process.returncode == 130
     assert f"still has the request: {service.url}/status/{ID}" in shown
+    assert f"curl -X DELETE {service.url}/status/{ID}" in shown
     assert "Traceback" not in shown
 
 

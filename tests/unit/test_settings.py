@@ -58,6 +58,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "host_concurrency": 8,
         "compress_processes": os.cpu_count(),
         "shutdown_seconds": 30,
+        "lease_seconds": 30,
+        "retention_days": 30,
         "webhook_secret": None,
         "log_format": "text",
     }
@@ -84,6 +86,9 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("MAX_IMAGE_BYTES", "1.5 kb", 1500),
         ("CONNECT_SECONDS", "0.5", 0.5),
         ("COMPRESS_PROCESSES", "3", 3),
+        ("LEASE_SECONDS", "2.5", 2.5),
+        ("RETENTION_DAYS", "0", 0),
+        ("RETENTION_DAYS", "0.5", 0.5),
         ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 8}", b"ABC" * 8),
         ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 21}QQ==", b"ABC" * 21 + b"A"),
         ("LOG_FORMAT", "json", "json"),
@@ -132,6 +137,10 @@ BAD = [
     ("HOST_CONCURRENCY", "0", "greater than 0"),
     ("COMPRESS_PROCESSES", "0", "greater than 0"),
     ("SHUTDOWN_SECONDS", "-3", "greater than 0"),
+    ("LEASE_SECONDS", "1.9", "greater than or equal to 2"),
+    ("LEASE_SECONDS", "3601", "less than or equal to 3600"),
+    ("RETENTION_DAYS", "-1", "greater than or equal to 0"),
+    ("RETENTION_DAYS", "a month", "number"),
     ("LOG_FORMAT", "xml", "'text' or 'json'"),
 ]
 
