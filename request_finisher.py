@@ -124,7 +124,10 @@ class RequestFinisher:
 
     def _finish(self, request: dict[str, Any]) -> None:
         request_id, fence = request["id"], request["fence"]
-        self._delete_staged(STAGED_CSVS, request_id)
+        for key in self._store.list_keys(STAGED_CSVS, request_id):
+            staged = parse_staged_csv(key)
+            if staged and staged[1] < fence:  # we may be the late one
+                self._store.delete(key)
         self._files.settle(request_id)
         output, report = output_csv_key(request_id), report_csv_key(request_id)
         products = self._products(request)

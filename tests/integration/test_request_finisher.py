@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import request_finisher
 from csv_validator import ProductRow
-from database_helper import copy_products, insert_request, select_request
-from errors import ImageError
+from database_helper import Database, copy_products, insert_request, select_request
+from errors import ErrorCode, ImageError
 from image_queue import ImageState, Outcome, claim_images, record_outcomes
 from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
-from request_queue import begin_request
-from storage_keys import output_csv_key, report_csv_key
+from request_queue import begin_request, delete_request, retry_request, take_finish
+from storage_keys import STAGED_CSVS, STAGED_IMAGES, output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from database_helper import Database
+    from database_helper import Cursor
 
 BASE = "https://images.example"
+PATIENCE_SECONDS = 20.0
 COLUMNS = ["Serial Number", "Product Name", "Input Image Urls"]
 REPORT_COLUMNS = (
     "row,serial_number,product_name,position,input_url,output_url,state,code,detail,http_status,"
@@ -298,3 +304,387 @@ def test_a_request_with_images_under_way_is_not_finished(
     request.write()
     assert request.row["status"] == "processing"
     assert request.row["finished_at"] is None
+
+
+# --- Several finishers -----------------------------------------------------------------------
+
+
+class Pauses:
+    """The moments before each step of a finisher; in one of them something happens.
+
+    Which one, is told by its number or by the name of its step.
+    """
+
+    def __init__(self, moment: int | str, meanwhile: Callable[[], None]) -> None:
+        self.moment = moment
+        self.meanwhile = meanwhile
+        self.has_happened = False
+        self._numbers = itertools.count()
+
+    def __call__(self, step: str) -> None:
+        """Come to the next moment."""
+        if not self.has_happened and self.moment in {next(self._numbers), step}:
+            self.has_happened = True
+            with ThreadPoolExecutor(1) as thread:  # the store may be waiting for data in this one
+                thread.submit(self.meanwhile).result()
+
+
+class PausingDatabase(Database):
+    """A database with a pause before each transaction."""
+
+    def __init__(self, conninfo: str, pauses: Pauses) -> None:
+        super().__init__(conninfo)
+        self.pauses = pauses
+
+    @contextmanager
+    def transaction(self, seconds: float | None = None) -> Iterator[Cursor]:
+        """Pause, then begin."""
+        self.pauses("transaction")
+        with super().transaction(seconds) as cursor:
+            yield cursor
+
+
+class PausingStore(ImageStore):
+    """A store with a pause before each change of it, and amid a listing."""
+
+    def __init__(self, folder: Path, pauses: Pauses) -> None:
+        super().__init__(f"file:{folder}")
+        self.pauses = pauses
+
+    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
+        """Pause, then put."""
+        self.pauses("put")
+        super().put(key, data)
+
+    def move(self, source: str, target: str) -> bool:
+        """Pause, then move."""
+        self.pauses("move a CSV" if source.startswith(STAGED_CSVS) else "move")
+        return super().move(source, target)
+
+    def delete(self, key: str) -> None:
+        """Pause, then delete."""
+        self.pauses("delete")
+        super().delete(key)
+
+    def list_keys(self, folder: str, start: str = "") -> Iterator[str]:
+        """Pause, list, pause."""
+        self.pauses("list")
+        keys = list(super().list_keys(folder, start))
+        self.pauses("listed")
+        return iter(keys)
+
+
+class Rivals:
+    """A request that two finishers are at: `other` is quick, and knows what may happen."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        products = [_product(1, "http://a/1", "http://a/2"), _product(2, "http://a/3")]
+        self.request = Finished(database, folder, products, "sfs")
+        self.request.store.put(f"{STAGED_IMAGES}{self.request.id}-1.1.jpg", b"image")
+        self.database = database
+        self.other = _finisher(database, self.request.store)
+
+    def pausing(self, pauses: Pauses) -> RequestFinisher:
+        """Return a finisher that pauses."""
+        database = PausingDatabase(self.database.conninfo, pauses)
+        store = PausingStore(self.request.folder, pauses)
+        return RequestFinisher(database, store, OutputFiles(database, store), lease_seconds=30)
+
+    def end_lease(self) -> None:
+        """Let whoever has taken the finish seem to be dead."""
+        with self.database.transaction() as cursor:
+            cursor.execute("update requests set lease_until = now() - interval '1 second'")
+
+    def finish(self) -> None:
+        """Let the other one finish instead."""
+        self.end_lease()
+        self.other.finish(self.request.id)
+
+    def retry(self) -> None:
+        """Let the failed image be tried again."""
+        with self.database.transaction() as cursor:
+            assert retry_request(cursor, self.request.id)
+
+    def end_retry(self) -> None:
+        """Let it succeed, and the other one finish."""
+        with self.database.transaction() as cursor:
+            (image,) = claim_images(cursor, self.request.id, limit=9, lease_seconds=60)
+            key: dict[str, Any] = {"request_id": image.request_id, "n": image.n}
+            end = Outcome(**key, fence=image.fence, attempts=1, **_ending("s"))
+            assert record_outcomes(cursor, [end]).finished
+        self.other.finish(self.request.id)
+
+    def retry_to_the_end(self) -> None:
+        """Let all of that happen."""
+        self.retry()
+        self.end_retry()
+
+    def delete(self) -> None:
+        """Let the other one finish; then nothing of the request is left."""
+        self.finish()
+        with self.database.transaction() as cursor:
+            assert delete_request(cursor, self.request.id)
+        self.other.purge(self.request.id)
+
+    def everything(self) -> list[Any]:
+        """Return every row, table by table, and every file but what is staged."""
+        statements = (
+            "select * from requests order by id",
+            "select * from images order by n",
+            "select * from image_links order by row",
+            "select * from deleted_requests order by id",
+        )
+        rows = []
+        with self.database.transaction() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+                rows.append([dict(row) for row in cursor.fetchall()])
+        files = {
+            str(path.relative_to(self.request.folder)): path.read_bytes()
+            for path in self.request.folder.rglob("*")
+            if path.is_file() and path.parent.name != ".staged"
+        }
+        return [*rows, files]
+
+
+def _rivals(database: Database, folder: Path) -> Rivals:
+    with database.transaction() as cursor:
+        for table in ("requests", "images", "image_links", "deleted_requests"):
+            cursor.execute(f"delete from {table}")  # noqa: S608  # our own names
+    return Rivals(database, folder)
+
+
+def _stop_everywhere(
+    database: Database, tmp_path: Path, happen: Callable[[Rivals], None]
+) -> Iterator[tuple[Rivals, list[Any]]]:
+    """Stop a finisher before each of its steps in turn, each time with another request.
+
+    Yield who else was there, and everything as it was when the first one went on.
+    """
+    for moment in itertools.count():
+        rivals = _rivals(database, tmp_path / str(moment))
+        before: list[Any] = []
+
+        def meanwhile(rivals: Rivals = rivals, before: list[Any] = before) -> None:
+            happen(rivals)
+            before += rivals.everything()
+
+        pauses = Pauses(moment, meanwhile)
+        with suppress(ImageError):  # what it was just writing is gone
+            rivals.pausing(pauses).finish(rivals.request.id)
+        if not pauses.has_happened:
+            assert moment > 15
+            return
+        yield rivals, before
+
+
+def _assert_all_succeeded(request: Finished) -> None:
+    """Hold files and cells of a request against what they must be after the retry."""
+    urls = [request.url(n) for n in (1, 2, 3)]
+    assert request.row["status"] == "completed"
+    assert request.cells == [f"{urls[0]},{urls[1]}", urls[2]]
+    lines = list(csv.DictReader(io.StringIO(request.output.decode(), newline="")))
+    assert [line["Output Image Urls"] for line in lines] == request.cells
+    lines = list(csv.DictReader(io.StringIO(request.report.decode(), newline="")))
+    assert [line["output_url"] for line in lines] == urls
+
+
+@pytest.mark.parametrize("happen", [Rivals.finish, Rivals.delete])
+def test_who_finds_the_request_finished_by_another_changes_nothing(
+    database: Database, tmp_path: Path, happen: Callable[[Rivals], None]
+) -> None:
+    """Wherever it was stopped: no row and no file; what it has staged is cleaned away."""
+    for rivals, before in _stop_everywhere(database, tmp_path, happen):
+        assert rivals.everything() == before
+        rivals.other.clean(retention_days=0)
+        assert list((rivals.request.folder / STAGED_CSVS).iterdir()) == []
+        assert rivals.everything() == before
+
+
+def test_who_finds_the_request_retried_changes_no_row(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor an output cell; in the end the files are those of the retry."""
+    monkeypatch.setattr(request_finisher, "PAGE", 1)
+    for rivals, before in _stop_everywhere(database, tmp_path, Rivals.retry):
+        assert rivals.everything()[:4] == before[:4]
+        rivals.end_retry()
+        _assert_all_succeeded(rivals.request)
+
+
+def test_who_finds_the_request_retried_and_finished_changes_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It puts nothing old over anything new, neither file nor cell."""
+    monkeypatch.setattr(request_finisher, "PAGE", 1)
+    for rivals, before in _stop_everywhere(database, tmp_path, Rivals.retry_to_the_end):
+        assert rivals.everything() == before
+        _assert_all_succeeded(rivals.request)
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_who_was_slow_leaves_the_next_one_s_work_in_peace(
+    database: Database, tmp_path: Path, moment: int
+) -> None:
+    """It goes on just when the next one is about to move its files in place, and that one ends."""
+    rivals = _rivals(database, tmp_path)
+    is_stopped, may_go_on = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        is_stopped.set()
+        may_go_on.wait(PATIENCE_SECONDS)
+
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(rivals.pausing(Pauses(moment, stop)).finish, rivals.request.id)
+        assert is_stopped.wait(PATIENCE_SECONDS)
+        rivals.end_lease()
+
+        def go_on() -> None:
+            may_go_on.set()
+            with suppress(ImageError):  # what it was just writing is gone
+                slow.result(PATIENCE_SECONDS)
+
+        rivals.pausing(Pauses("move a CSV", go_on)).finish(rivals.request.id)
+    row = rivals.request.row
+    assert (row["status"], row["fence"]) == ("completed_with_errors", 2)
+    assert rivals.request.output
+    assert rivals.request.report
+
+
+@pytest.mark.parametrize("step", ["listed", "move", "put", "move a CSV"])
+def test_a_store_that_fails_midway_leaves_the_finish_to_anyone(
+    database: Database, tmp_path: Path, step: str
+) -> None:
+    """Nobody has to wait for the end of a lease, whichever step it was."""
+    rivals = _rivals(database, tmp_path)
+    with pytest.raises(ImageError):
+        rivals.pausing(Pauses(step, _fail)).finish(rivals.request.id)
+    row = rivals.request.row
+    assert (row["status"], row["lease_until"], row["finished_at"]) == ("processing", None, None)
+    rivals.other.finish(rivals.request.id)
+    assert rivals.request.row["finished_at"]
+
+
+def _fail() -> None:
+    raise ImageError(ErrorCode.STORAGE_ERROR, "the disk is away")
+
+
+# --- Cleaning and purging --------------------------------------------------------------------
+
+
+def test_csvs_that_nobody_will_move_are_deleted(database: Database, tmp_path: Path) -> None:
+    """Those of an older finish, of a finished request or a deleted one; not those of a finish
+    under way, nor what is of another database.
+    """
+    running, done, gone = (
+        Finished(database, tmp_path, [_product(1, "http://a/1")], "s") for _ in range(3)
+    )
+    for request in (done, gone):
+        request.write()
+    with database.transaction() as cursor:
+        assert take_finish(cursor, running.id, lease_seconds=60)
+        assert delete_request(cursor, gone.id)
+    wanted = {f"{running.id}.1.csv", f"{running.id}-report.1.csv", f"{running.id}.1.csv#1"}
+    wanted |= {f"{'ab' * 16}.1.csv", "notes.txt"}
+    strays = {f"{running.id}.0.csv", f"{running.id}-report.0.csv#1", f"{done.id}.1.csv"}
+    strays |= {f"{gone.id}-report.1.csv", f"{gone.id}.0.csv"}
+    for name in wanted | strays:
+        (tmp_path / STAGED_CSVS / name).write_text("half")
+    for _ in range(2):
+        _finisher(database, running.store).clean(retention_days=0)
+        assert {path.name for path in (tmp_path / STAGED_CSVS).iterdir()} == wanted
+
+
+def test_cleaning_settles_what_is_staged(database: Database, tmp_path: Path) -> None:
+    """An image whose worker died before the move is published, one that nobody names goes."""
+    request = Finished(database, tmp_path, [_product(1, "http://a/1", "http://a/2")], "sf")
+    for n in (1, 2):
+        request.store.put(f"{STAGED_IMAGES}{request.id}-{n}.1.jpg", b"image")
+    _finisher(database, request.store).clean(retention_days=0)
+    assert list((tmp_path / STAGED_IMAGES).iterdir()) == []
+    published = [path.name for path in (tmp_path / "uploads" / request.id).iterdir()]
+    assert published == [f"{request.id}-1.jpg"]
+
+
+def test_requests_are_deleted_when_their_time_is_over(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many at a time, with a job each that deletes the rest; never where 0 days are set."""
+    monkeypatch.setattr(request_finisher, "EXPIRED_AT_A_TIME", 2)
+    requests = [Finished(database, tmp_path, [_product(1, "http://a/1")], "s") for _ in range(4)]
+    for request, days in zip(requests, (5, 9, 1, 7), strict=True):
+        request.write()
+        with database.transaction() as cursor:
+            cursor.execute(
+                "update requests set finished_at = now() - make_interval(days => %s) where id = %s",
+                (days, request.id),
+            )
+    finisher = _finisher(database, requests[0].store)
+
+    def left() -> list[bool]:
+        with database.transaction() as cursor:
+            return [select_request(cursor, request.id) is not None for request in requests]
+
+    finisher.clean(retention_days=0)
+    assert left() == [True] * 4
+    finisher.clean(retention_days=3)
+    assert left() == [True, False, True, False]
+    finisher.clean(retention_days=3)
+    assert left() == [False, False, True, False]
+    finisher.clean(retention_days=3)
+    assert left() == [False, False, True, False]
+    with database.transaction() as cursor:
+        cursor.execute("select args->>'request_id' as id, task_name from procrastinate_jobs")
+        jobs = [(row["id"], row["task_name"]) for row in cursor.fetchall()]
+    assert sorted(jobs) == sorted((requests[n].id, "purge") for n in (0, 1, 3))
+
+
+def test_a_purge_leaves_nothing_of_a_request_and_all_of_another(
+    database: Database, tmp_path: Path
+) -> None:
+    """Files, staged and cut-off ones too, and rows; again, it finds nothing to do."""
+    gone, kept = (
+        Finished(database, tmp_path, [_product(1, "http://a/1", "http://a/2")], "sf")
+        for _ in range(2)
+    )
+    for request in (gone, kept):
+        request.store.put(f"uploads/{request.id}/{request.id}-1.jpg", b"image")
+        request.write()
+    finisher = _finisher(database, gone.store)
+    finisher.purge(gone.id)  # which is not deleted yet
+    assert gone.row["finished_at"]
+    assert gone.output
+    with database.transaction() as cursor:
+        assert delete_request(cursor, gone.id)
+    for name in (f"{STAGED_IMAGES}{gone.id}-2.1.jpg#1", f"{STAGED_CSVS}{gone.id}.1.csv"):
+        (tmp_path / name).write_text("half")
+    for _ in range(2):
+        finisher.purge(gone.id)
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+            *(f"{kept.id}-1.jpg", f"{kept.id}.csv", f"{kept.id}-report.csv"),
+        }
+    assert not (tmp_path / "uploads" / gone.id).exists()
+    with database.transaction() as cursor:
+        cursor.execute("select request_id from images union select request_id from image_links")
+        assert [row["request_id"] for row in cursor.fetchall()] == [kept.id]
+
+
+def test_a_purge_that_breaks_off_is_begun_again(database: Database, tmp_path: Path) -> None:
+    """Wherever it was stopped, the next one ends it: only then it counts as purged."""
+    for moment in itertools.count():
+        rivals = _rivals(database, tmp_path / str(moment))
+        rivals.finish()
+        with database.transaction() as cursor:
+            assert delete_request(cursor, rivals.request.id)
+        pauses = Pauses(moment, _fail)
+        with suppress(ImageError):
+            rivals.pausing(pauses).purge(rivals.request.id)
+        (stone,) = rivals.everything()[3]
+        assert (stone["purged_at"] is None) == pauses.has_happened
+        rivals.other.purge(rivals.request.id)
+        *rows, (stone,), files = rivals.everything()
+        assert (rows, files) == ([[], [], []], {})
+        assert stone["purged_at"]
+        if not pauses.has_happened:
+            assert moment > 5
+            return
