@@ -37,6 +37,7 @@ WAIT_SECONDS: Final = 10.0  # for a free connection
 STATEMENT_SECONDS: Final = 15.0
 BATCH_SECONDS: Final = 60.0  # for a statement over thousands of rows
 LONG_SECONDS: Final = 900.0  # for a statement over all rows of a request
+STOPPED_SECONDS: Final = 15.0  # between two statements of a transaction
 ABANDONED_SECONDS: Final = 5  # after which the server ends a statement whose client has gone
 # A server that went away is noticed within so long, also in the middle of a statement.
 KEEPALIVE: Final[dict[str, Any]] = {
@@ -45,6 +46,7 @@ KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+_SET_STOPPED: Final = "select set_config('idle_in_transaction_session_timeout', %s, %s)"
 # Gone, out of resources, or (internal) failed over to a read-only one.
 _AWAY: Final = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError)
 
@@ -69,6 +71,10 @@ class Cursor(RealDictCursor):
         with self._connection.limit():
             super().copy_expert(*args, **kwargs)
 
+    def allow_pauses(self, seconds: float) -> None:
+        """Let so long pass between two statements of this transaction."""
+        self.execute(_SET_STOPPED, (f"{seconds * 1000:.0f}ms", True))
+
     @property
     def _connection(self) -> WatchedConnection:
         return cast("WatchedConnection", self.connection)
@@ -84,7 +90,8 @@ class Database:
     psycopg2's own pool raises when it is exhausted and hands out connections that died while
     they were idle; waiting and looking first is less code than working around both.
     Raises SettingsError when `conninfo` can't be parsed. `statement_seconds` is the longest that a
-    statement may take whose transaction says nothing else.
+    statement may take whose transaction says nothing else; `stopped_seconds` without one, and
+    PostgreSQL ends the transaction: a process that was stopped holds up the others with its locks.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Database:
         *,
         max_connections: int = 16,
         statement_seconds: float = STATEMENT_SECONDS,
+        stopped_seconds: float = STOPPED_SECONDS,
     ) -> None:
         try:
             parse_dsn(conninfo)
@@ -102,6 +110,7 @@ class Database:
             ) from None
         self.conninfo = conninfo
         self._statement_seconds = statement_seconds
+        self._stopped_seconds = stopped_seconds
         self._idle: list[WatchedConnection] = []
         self._free = threading.BoundedSemaphore(max_connections)
 
@@ -159,6 +168,7 @@ class Database:
         fresh.autocommit = True
         with fresh.cursor(cursor_factory=Cursor) as cursor, suppress(psycopg2.DataError):
             # Else it went on to the end with its locks. Not every platform of a server has it.
+            cursor.execute(_SET_STOPPED, (f"{self._stopped_seconds * 1000:.0f}ms", False))
             cursor.execute("set client_connection_check_interval = %s", (f"{ABANDONED_SECONDS}s",))
         fresh.autocommit = False
         return fresh

@@ -26,6 +26,8 @@ from database_helper import CONNECT_SECONDS, KEEPALIVE
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import psycopg
+
     from database_helper import Cursor
 
 QUEUE: Final = "images"
@@ -86,6 +88,7 @@ def build_app(conninfo: str, worker: Worker, *, lease_seconds: float) -> procras
             kwargs=KEEPALIVE | {"connect_timeout": CONNECT_SECONDS},
             min_size=1,
             max_size=4,
+            configure=_commit_each_statement,
         )
     )
     app.task(name="begin", queue=QUEUE)(worker.begin)
@@ -107,6 +110,11 @@ def build_app(conninfo: str, worker: Worker, *, lease_seconds: float) -> procras
         await worker.clean()
 
     return app
+
+
+async def _commit_each_statement(connection: psycopg.AsyncConnection) -> None:
+    """Leave no transaction open in which a process that is stopped would lock its jobs' rows."""
+    await connection.set_autocommit(True)
 
 
 def make_worker(

@@ -99,7 +99,8 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         postgres = EmbeddedPostgres(Path(settings.postgres_dir))
         conninfo = postgres.start()
         stack.callback(postgres.stop)
-    database = Database(conninfo)
+    # Its locks are gone before its leases are.
+    database = Database(conninfo, stopped_seconds=settings.lease_seconds / 2)
     stack.callback(database.close)
     try:
         apply_schema(database)

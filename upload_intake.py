@@ -139,6 +139,7 @@ class UploadIntake:
         """Write an upload's rows, or find out that an earlier one with its key did."""
         request_id = uuid.uuid4().hex
         with self._database.transaction(BATCH_SECONDS) as cursor:
+            cursor.allow_pauses(BATCH_SECONDS)  # rows are read between two batches
             if keyed and (first := claim_key(cursor, keyed, request_id)):
                 return _accepted(first, {REPLAYED_HEADER: "true"})
             counts = copy_products(cursor, request_id, products)
