@@ -199,26 +199,32 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seconds", [20, pytest.param(60, marks=pytest.mark.chaos)])
-def test_a_worker_loses_the_database(site: Site, seconds: int) -> None:
-    """What a worker held that is cut off is done by the other one, once, and its own late results
-    change nothing; when it is back it works as before.
+@pytest.mark.parametrize(
+    ("seconds", "is_amid"),
+    [
+        (20, False),
+        pytest.param(30, True, marks=pytest.mark.chaos),
+        pytest.param(60, False, marks=pytest.mark.chaos),
+    ],
+)
+def test_a_worker_loses_the_database(site: Site, seconds: int, *, is_amid: bool) -> None:
+    """What a worker held that is cut off, also amid a transaction that holds locks, is done by
+    the other one, once; its own late results change nothing; when it is back it works as before.
     """
-    network = site.network
-    lost = site.start_worker(network.hosts[CUT_OFF])
+    lost = site.start_worker(site.network.hosts[CUT_OFF])
     request_id, client = site.submit()
     wait_until(lambda: site.count(request_id, "state = 'succeeded'") >= 16)
-    other = site.start_worker(network.hosts[OTHER])
+    other = site.start_worker(site.network.hosts[OTHER])
     assert site.count(request_id, "state = 'running'") > 0
 
-    network.cut(network.hosts[CUT_OFF], "data")
     healed_at = time.monotonic() + seconds
+    (_cut_amid_a_transaction if is_amid else _cut)(site, request_id)
     wait_until(lambda: site.is_finished(request_id))
     assert time.monotonic() < healed_at, "it took the lost worker to finish"
     assert site.count(request_id, "fence > 1") > 0, "nothing was taken over"
     while time.monotonic() < healed_at:  # for so long, whatever happens
         time.sleep(0.1)
-    network.heal(network.hosts[CUT_OFF], "data")
+    site.network.heal(site.network.hosts[CUT_OFF], "data")
 
     assert other.stop() == 0
     undisturbed_id, undisturbed = site.submit()  # by the worker that was lost, alone
@@ -235,3 +241,20 @@ def test_a_worker_loses_the_database(site: Site, seconds: int) -> None:
     assert find_leftovers(site.database, {request_id, undisturbed_id}) == []
     for command in site.commands:
         assert "Traceback" not in command.log.read_text()
+
+
+def _cut(site: Site, request_id: str) -> None:
+    site.network.cut(site.network.hosts[CUT_OFF], "data")
+
+
+def _cut_amid_a_transaction(site: Site, request_id: str) -> None:
+    """Cut the worker off while it waits for a lock, which it then gets and can't give back."""
+    waiting = """select pid from pg_stat_activity
+                  where client_addr = %s and wait_event_type = 'Lock'"""
+    with site.database.transaction() as cursor:
+        cursor.execute("select from requests where id = %s for update", (request_id,))
+        wait_until(lambda: site.query(waiting, address("data", CUT_OFF)))
+        _cut(site, request_id)
+    holding = """select pid from pg_stat_activity
+                  where client_addr = %s and state = 'idle in transaction'"""
+    wait_until(lambda: site.query(holding, address("data", CUT_OFF)))
