@@ -1,7 +1,8 @@
 """The statements that share origins among workers: slots of hosts, pauses, breakers.
 
 `schema.sql` explains the tables, `fair_shares` and `origin_state` decide, and `origin_gate` is
-what asks here about once a second. Every function takes the cursor of an open transaction.
+what asks here about once a second. Every function takes the cursor of an open transaction. Times
+are the statement's: the transaction's own may be from before the lock, when another one wrote.
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ def _read_lines(cursor: Cursor, hosts: list[str]) -> dict[str, list[Place]]:
     """Return the live places of each host in the order of the line."""
     cursor.execute(
         """select host, worker, wanted, slots,
-                  extract(epoch from now() - served_at)::double precision as served_seconds
-             from host_shares where host = any(%s) and lease_until > now()
+                  extract(epoch from t - served_at)::double precision as served_seconds
+             from host_shares, statement_timestamp() as t
+            where host = any(%s) and lease_until > t
             order by queued_at, worker""",
         (hosts,),
     )
@@ -179,16 +181,16 @@ def _write_places(
         # A place whose lease was over is lost: it is at the end of the line again.
         """insert into host_shares as mine
                   (host, worker, wanted, slots, queued_at, served_at, lease_until)
-           select host, %(worker)s, wanted, slots, now(),
-                  case when "limit" > 0 then now() end, now() + make_interval(secs => %(lease)s)
-             from jsonb_to_recordset(%(places)s) as place(
+           select host, %(worker)s, wanted, slots, t, case when "limit" > 0 then t end,
+                  t + make_interval(secs => %(lease)s)
+             from statement_timestamp() as t, jsonb_to_recordset(%(places)s) as place(
                   host text, wanted integer, slots integer, "limit" integer)
            on conflict (host, worker) do update
               set wanted = excluded.wanted, slots = excluded.slots,
                   lease_until = excluded.lease_until,
                   served_at = case when excluded.served_at is not null
                       then coalesce(mine.served_at, excluded.served_at) end,
-                  queued_at = case when mine.lease_until > now()
+                  queued_at = case when mine.lease_until > statement_timestamp()
                       and not excluded.host = any(%(moved)s)
                       then mine.queued_at else excluded.queued_at end""",
         {
@@ -234,10 +236,10 @@ def _exchange(
 def _read_origins(cursor: Cursor, authorities: list[str]) -> dict[str, OriginState]:
     cursor.execute(
         """select authority, failures, refusals, code,
-                  extract(epoch from paused_until - now())::double precision as pause_seconds,
-                  extract(epoch from open_until - now())::double precision as open_seconds,
-                  extract(epoch from probe_until - now())::double precision as probe_seconds
-             from origins where authority = any(%s)""",
+                  extract(epoch from paused_until - t)::double precision as pause_seconds,
+                  extract(epoch from open_until - t)::double precision as open_seconds,
+                  extract(epoch from probe_until - t)::double precision as probe_seconds
+             from origins, statement_timestamp() as t where authority = any(%s)""",
         (authorities,),
     )
     return {row.pop("authority"): OriginState(**row).after(0.0) for row in cursor.fetchall()}
@@ -251,10 +253,10 @@ def _write_origins(cursor: Cursor, states: dict[str, OriginState]) -> None:
         """insert into origins
                   (authority, failures, refusals, code, paused_until, open_until, probe_until)
            select authority, failures, refusals, code,
-                  now() + make_interval(secs => pause_seconds),
-                  now() + make_interval(secs => open_seconds),
-                  now() + make_interval(secs => probe_seconds)
-             from jsonb_to_recordset(%s) as state(
+                  t + make_interval(secs => pause_seconds),
+                  t + make_interval(secs => open_seconds),
+                  t + make_interval(secs => probe_seconds)
+             from statement_timestamp() as t, jsonb_to_recordset(%s) as state(
                   authority text, failures integer, refusals integer, code text,
                   pause_seconds double precision, open_seconds double precision,
                   probe_seconds double precision)
@@ -262,6 +264,6 @@ def _write_origins(cursor: Cursor, states: dict[str, OriginState]) -> None:
               set failures = excluded.failures, refusals = excluded.refusals,
                   code = excluded.code, paused_until = excluded.paused_until,
                   open_until = excluded.open_until, probe_until = excluded.probe_until,
-                  told_at = now()""",
+                  told_at = statement_timestamp()""",
         (json.dumps(rows),),
     )
