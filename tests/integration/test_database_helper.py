@@ -250,6 +250,38 @@ def test_a_connection_that_dies_under_way_is_told(database: Database, moment: st
     assert _rows(database, "select * from images") == []
 
 
+def test_a_transaction_that_stands_still_lets_go_of_its_locks(database: Database) -> None:
+    """A process that was stopped holds up nobody, and hears of it when it goes on."""
+    standing = Database(database.conninfo, stopped_seconds=0.1)
+    overtaken = False
+
+    def stand_still(cursor: Cursor) -> None:
+        nonlocal overtaken
+        copy_products(cursor, ID, [_product()])
+        with database.transaction() as other:
+            other.execute("lock table images in access exclusive mode")
+        overtaken = True
+        is_alive(cursor)
+
+    with pytest.raises(DatabaseUnavailableError), standing.transaction() as cursor:
+        stand_still(cursor)
+    standing.close()
+    assert overtaken
+    assert _rows(database, "select * from images") == []
+
+
+def test_a_transaction_may_ask_for_longer_pauses(database: Database) -> None:
+    """Only this one may stand still so long."""
+    standing = Database(database.conninfo, stopped_seconds=0.1)
+    show = "select current_setting('idle_in_transaction_session_timeout') as pause"
+    with standing.transaction() as cursor:
+        cursor.allow_pauses(60)
+        cursor.execute(show)
+        assert cursor.fetchall() == [{"pause": "1min"}]
+    assert _rows(standing, show) == [{"pause": "100ms"}]
+    standing.close()
+
+
 def test_a_server_that_became_read_only_is_left(small: Database) -> None:
     """After a failover the old primary still answers: the next transaction connects anew."""
 

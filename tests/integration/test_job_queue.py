@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from procrastinate import PsycopgConnector
 
 import job_queue
 from job_queue import (
@@ -553,3 +554,17 @@ def test_stopping_does_not_wait_beyond_the_grace(database: Database) -> None:
     assert ("turn", request_id, 0, "ended") not in recorder.calls
     _sweep(database)
     assert [job["status"] for job in _jobs(database) if job["task_name"] == "turn"] == ["todo"]
+
+
+def test_the_engine_holds_no_transaction_open(database: Database) -> None:
+    """A process that is stopped between two calls of the engine's locks no job."""
+
+    async def run() -> bool:
+        app = build_app(database.conninfo, Recorder(database), lease_seconds=LEASE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
+            connector = app.connector
+            assert isinstance(connector, PsycopgConnector)
+            async with connector.pool.connection() as connection:
+                return connection.autocommit
+
+    assert asyncio.run(run())
