@@ -151,12 +151,15 @@ def _take_place(line: list[Place], worker: str, demand: HostDemand) -> list[Plac
 
 
 def _read_lines(cursor: Cursor, hosts: list[str]) -> dict[str, list[Place]]:
-    """Return the live places of each host in the order of the line."""
+    """Return the places of each host in the order of the line; those of dead workers go."""
+    cursor.execute(
+        "delete from host_shares where host = any(%s) and lease_until <= statement_timestamp()",
+        (hosts,),
+    )
     cursor.execute(
         """select host, worker, wanted, slots,
                   extract(epoch from t - served_at)::double precision as served_seconds
-             from host_shares, statement_timestamp() as t
-            where host = any(%s) and lease_until > t
+             from host_shares, statement_timestamp() as t where host = any(%s)
             order by queued_at, worker""",
         (hosts,),
     )
@@ -178,7 +181,6 @@ def _write_places(
         for demand in demands
     ]
     cursor.execute(
-        # A place whose lease was over is lost: it is at the end of the line again.
         """insert into host_shares as mine
                   (host, worker, wanted, slots, queued_at, served_at, lease_until)
            select host, %(worker)s, wanted, slots, t, case when "limit" > 0 then t end,
@@ -190,9 +192,8 @@ def _write_places(
                   lease_until = excluded.lease_until,
                   served_at = case when excluded.served_at is not null
                       then coalesce(mine.served_at, excluded.served_at) end,
-                  queued_at = case when mine.lease_until > statement_timestamp()
-                      and not excluded.host = any(%(moved)s)
-                      then mine.queued_at else excluded.queued_at end""",
+                  queued_at = case when excluded.host = any(%(moved)s)
+                      then excluded.queued_at else mine.queued_at end""",
         {
             "worker": worker,
             "lease": terms.lease_seconds,
