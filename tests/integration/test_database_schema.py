@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
-from procrastinate.schema import migrations_path
+from procrastinate.schema import SchemaManager, migrations_path
 
 import database_schema
 from database_schema import ENGINE_PREFIX, ROOT, apply_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from database_helper import Database
 
+FIRST_SCHEMA = Path(__file__).parent / "data/schema-0000.sql"
 Snapshot = list[tuple[object, ...]]
 
 
 def _shape(database: Database) -> Snapshot:
-    """Return every column, constraint, index and function of the database."""
+    """Return every column, constraint, index, storage option and function of the database."""
     with database.transaction() as cursor:
         cursor.execute(
-            """select table_name, column_name, data_type, column_default
+            """select table_name, column_name, data_type || ' null: ' || is_nullable, column_default
                  from information_schema.columns where table_schema = 'public'
+               union all select relname, array_to_string(reloptions, ', '), '', ''
+                 from pg_class c join pg_namespace s on s.oid = c.relnamespace
+                where nspname = 'public'
                union all select conname, pg_get_constraintdef(c.oid), '', ''
                  from pg_constraint c join pg_namespace s on s.oid = c.connamespace
                 where nspname = 'public'
@@ -154,5 +158,51 @@ def test_a_newer_engine_s_migrations_are_applied_before_ours(
     (tmp_path / "99.00.00_01_pre_more.sql").write_text("create table procrastinate_more ()")
     monkeypatch.setattr(database_schema, "migrations_path", tmp_path)
     apply_schema(database, older(m0001_ours="alter table procrastinate_more add n integer"))
-    assert ("procrastinate_more", "n", "integer", None) in _shape(database)
+    assert ("procrastinate_more", "n", "integer null: YES", None) in _shape(database)
     assert f"{ENGINE_PREFIX}99.00.00_01_pre_more.sql" in _migrations(database)
+
+
+def test_a_database_of_the_first_version_gets_the_shape_of_a_new_one(
+    empty_database: Database, database: Database
+) -> None:
+    """Migrated by all the files there are, with every row as it was."""
+    rows = {
+        "requests": """(id, status, owner, options, columns, base_url, images, succeeded, failed,
+                        errors_by_code, started_at, finished_at)
+               values ('a', 'failed', 'me', '{"quality": 80}', '{Name,URLs}', 'http://a', 2, 0, 2,
+                       '{"timeout": 2}', now(), now()),
+                      ('b', 'processing', null, '{}', '{}', 'http://b', 1, 0, 0, '{}', now(), null)""",
+        "image_links": """(request_id, row, line, serial_number, product_name, input_image_urls,
+                           output_image_urls, other_cells)
+               values ('a', 1, 2, '007', 'Lamp', 'http://a/1,http://a/1', ',', '{x,"y z"}')""",
+        "images": """(request_id, n, row, position, input_url, state, fence, attempts, repeats,
+                      error_code, due_at, lease_until)
+               values ('a', 1, 1, 1, 'http://a/1', 'failed', 4, 4, null, 'timeout', now(), null),
+                      ('a', 2, 1, 2, 'http://a/1', 'failed', 1, 1, 1, 'timeout', 'infinity', null),
+                      ('b', 1, 1, 1, 'http://b/1', 'running', 1, 0, null, null, now(), now())""",
+    }
+    with empty_database.transaction() as cursor:
+        cursor.execute(FIRST_SCHEMA.read_text())
+        cursor.execute(SchemaManager.get_schema())
+        database_schema._mark_applied(
+            cursor, [ENGINE_PREFIX + path.name for path in migrations_path.glob("*.sql")]
+        )
+        for table, values in rows.items():
+            cursor.execute(f"insert into {table} {values}")
+    before = {table: _rows(empty_database, table) for table in rows}
+    apply_schema(empty_database)
+    assert _shape(empty_database) == _shape(database)
+    assert set(_migrations(empty_database)) == set(_migrations(database))
+    for table, old in before.items():
+        new = _rows(empty_database, table)
+        assert [{name: row[name] for name in old[0]} for row in new] == old
+    added = {"done_before": 0, "fence": 0, "lease_until": None}
+    assert _rows(empty_database, "requests")[0].items() >= added.items()
+    added = {"losses": 0, "is_decoding": False}
+    assert _rows(empty_database, "images")[0].items() >= added.items()
+
+
+def _rows(database: Database, table: str) -> list[dict[str, Any]]:
+    with database.transaction() as cursor:
+        cursor.execute(f"select * from {table} order by 1, 2")  # noqa: S608  # our own names
+        return [dict(row) for row in cursor.fetchall()]

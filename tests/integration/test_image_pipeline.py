@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from async_database import AsyncDatabase
+from codec.image_compressor import CompressedImage
 from database_helper import Database
 from image_pipeline import (
     FIRST_RETRY_SECONDS,
@@ -27,15 +29,17 @@ from output_files import OutputFiles
 from request_options import ImageOptions
 from settings import Settings
 from tests.images import photo, saved
+from tests.queued import Queue, failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from address_policy import SourceUrl
     from tests.origin import Origin
 
 JPEG = saved(photo(64, 48), "JPEG")
+T = TypeVar("T")
 AWAY = "host=/nowhere dbname=nothing"
 
 
@@ -189,3 +193,151 @@ def test_an_origin_s_longer_pause_goes_before(asked: float, least: float) -> Non
     pause = _retry_seconds(0, asked)
     assert pause >= least
     assert pause <= max(asked, 1.5 * FIRST_RETRY_SECONDS)
+
+
+# --- Images that workers may have died of ----------------------------------------------------
+
+
+class _Decoders:
+    """Takes the place of the decoders: notes what their images' rows say, and who meets."""
+
+    def __init__(self, queue: Queue, company: int = 1) -> None:
+        self.queue = queue
+        self.meeting = threading.Barrier(company)
+        self.met: list[bool] = []
+        self.marks: list[list[bool]] = []
+
+    def compress(self, data: bytes, _options: ImageOptions) -> CompressedImage:
+        """Wait a moment for company, then hand the image back."""
+        self.marks.append([image["is_decoding"] for image in self.queue.images])
+        try:
+            self.meeting.wait(0.5)
+            self.met.append(True)
+        except threading.BrokenBarrierError:
+            self.met.append(False)
+        return CompressedImage(data, "jpeg", 64, 48, "original")
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+
+def _with_pipeline(
+    queue: Queue,
+    folder: Path,
+    sources: str,
+    use: Callable[[ImagePipeline], Coroutine[None, None, T]],
+) -> T:
+    """Use a pipeline over the database of a request."""
+
+    async def run() -> T:
+        settings: dict[str, Any] = {"_env_file": None, "compress_processes": 2}
+        database = AsyncDatabase(queue.database)
+        pipeline = ImagePipeline(
+            Settings(**settings, allowed_sources=sources),
+            database,
+            OutputFiles(queue.database, ImageStore(f"file:{folder}")),
+            _OpenGate(database, Terms(capacity=8)),
+        )
+        try:
+            return await use(pipeline)
+        finally:
+            pipeline.close()
+            database.close()
+
+    return asyncio.run(run())
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+def _process_all(
+    queue: Queue, folder: Path, images: list[ClaimedImage], sources: str, decoders: _Decoders
+) -> list[Outcome]:
+    """Send images through one pipeline together."""
+
+    async def process(pipeline: ImagePipeline) -> list[Outcome]:
+        pipeline._decoders.close()
+        pipeline._decoders = decoders  # type: ignore[assignment]
+        return await asyncio.gather(*(pipeline.process(image, ImageOptions()) for image in images))
+
+    return _with_pipeline(queue, folder, sources, process)
+
+
+@pytest.mark.parametrize("has_losses", [False, True])
+def test_an_image_that_workers_may_have_died_of_is_decoded_alone(
+    clean_database: Database, tmp_path: Path, origin: Origin, *, has_losses: bool
+) -> None:
+    """And marked before, so that a further death is counted against it; others meet others."""
+    queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in (1, 2)])
+    if has_losses:
+        queue.claim(lease_seconds=-1)
+        queue.give_back_expired()
+    images = queue.claim()
+    decoders = _Decoders(queue, company=2)
+    outcomes = _process_all(queue, tmp_path, images, origin.authority, decoders)
+    assert [outcome.state for outcome in outcomes] == [ImageState.SUCCEEDED] * 2
+    assert decoders.met == ([False, False] if has_losses else [True, True])
+    if has_losses:
+        assert sorted(decoders.marks[0]) == [False, True]
+        assert decoders.marks[1] == [True, True]  # the first until its outcome is recorded
+    else:
+        assert decoders.marks == [[False, False]] * 2
+
+
+def test_an_image_that_is_no_longer_ours_is_not_decoded(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """If workers die of it, then of the attempt that counts; this one is let go."""
+    queue = Queue(clean_database, origin.serve("/1.jpg", JPEG))
+    queue.claim(lease_seconds=-1)
+    queue.give_back_expired()
+    lost = queue.claim(lease_seconds=-1)
+    queue.give_back_expired()
+    queue.claim()
+    decoders = _Decoders(queue)
+    (outcome,) = _process_all(queue, tmp_path, lost, origin.authority, decoders)
+    assert decoders.marks == []
+    assert (outcome.state, outcome.attempts, outcome.fence) == (ImageState.PENDING, 0, 2)
+    assert queue.record(outcome).accepted == set()
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize("state", ["pending", "running"])
+def test_a_repetition_waits_for_a_twin_that_was_begun_anew(
+    clean_database: Database, tmp_path: Path, state: str
+) -> None:
+    """It was let go by the end that a retry undid; its attempt doesn't count."""
+    queue = Queue(clean_database, "http://127.0.0.1:1/a.jpg", "http://127.0.0.1:1/a.jpg")
+    queue.record(failure(queue.claim()[0]))
+    repetition = queue.claim()
+    queue.retry()
+    if state == "running":
+        queue.claim()
+    (outcome,) = _process_all(queue, tmp_path, repetition, "", _Decoders(queue))
+    assert (outcome.state, outcome.attempts) == (ImageState.PENDING, 0)
+    assert outcome.retry_seconds == POSTPONED_SECONDS
+    assert queue.record(outcome).finished == []
+    assert queue.counters[:3] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_only_the_file_of_an_outcome_that_counts_is_published(
+    clean_database: Database, tmp_path: Path, origin: Origin, *, is_accepted: bool
+) -> None:
+    """The other one is deleted, and what the row names is left alone."""
+    queue = Queue(clean_database, origin.serve("/1.jpg", JPEG))
+    (image,) = queue.claim(lease_seconds=-1)
+    if not is_accepted:
+        queue.give_back_expired()
+        queue.claim()
+
+    async def run(pipeline: ImagePipeline) -> None:
+        outcome = await pipeline.process(image, ImageOptions())
+        assert _files(tmp_path) == [f"{queue.id}-1.1.jpg"]
+        accepted = queue.record(outcome).accepted
+        await pipeline.publish(outcome, is_accepted=bool(accepted))
+
+    _with_pipeline(queue, tmp_path, origin.authority, run)
+    published = [f"{queue.id}-1.jpg"] if is_accepted else []
+    assert _files(tmp_path) == published
