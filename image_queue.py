@@ -131,13 +131,19 @@ def claim_images(
 
 
 def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_seconds: float) -> None:
-    """Extend the leases that are still ours."""
+    """Extend the leases that are still ours, but for those of images that are just recorded.
+
+    Waiting for these could be a deadlock: each locks many rows, in the order of its plan.
+    """
     cursor.execute(
-        """update images i set lease_until = now() + make_interval(secs => %s)
-             from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
-            where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
-              and i.state = 'running'""",
-        (lease_seconds, json.dumps([_key(image) for image in images])),
+        """with ours as materialized (
+               select i.request_id, i.n
+                 from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
+                 join images i on i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
+                where i.state = 'running' for update of i skip locked)
+           update images i set lease_until = now() + make_interval(secs => %s)
+             from ours where i.request_id = ours.request_id and i.n = ours.n""",
+        (json.dumps([_key(image) for image in images]), lease_seconds),
     )
 
 

@@ -175,6 +175,19 @@ def test_leases_are_renewed_while_they_are_ours(database: Database) -> None:
     assert leases[3] < now + timedelta(minutes=1)
 
 
+def test_renewing_waits_for_nobody(database: Database) -> None:
+    """An image that is just recorded is passed over: recorder and renewal can't lock each other."""
+    queue = Queue(database, *urls(2))
+    claimed = queue.claim(lease_seconds=1)
+    with database.transaction() as recording, database.transaction() as renewing:
+        renewing.execute("set local lock_timeout = '2s'")
+        record_outcomes(recording, [success(claimed[0])])
+        renew_leases(renewing, claimed, lease_seconds=3600)
+    done, running = queue.images
+    assert (done["state"], done["lease_until"]) == ("succeeded", None)
+    assert running["lease_until"] > queue.request["now"] + timedelta(minutes=50)
+
+
 def test_what_is_given_back_is_claimed_again_first(database: Database) -> None:
     """A worker that stops hands its images on: no attempt is counted, the old claim is void."""
     queue = Queue(database, *urls(4))
