@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test lint check soak bench format
+.PHONY: install run demo test lint check soak chaos bench format
 
 install: .venv/.installed
 
@@ -36,6 +36,10 @@ check: lint test
 MINUTES ?= 5
 soak: .venv/.installed-dev
 	$(PY) -m tests.chaos.soak --minutes $(MINUTES)
+
+# Every process is killed at every point that matters, and stopped past its lease.
+chaos: .venv/.installed-dev
+	$(PY) -m tests.chaos.chaos $(CHAOS)
 
 bench: install
 	$(PY) benchmarks/upload.py

@@ -19,6 +19,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import sys
 import threading
 from contextlib import contextmanager, suppress
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT)
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # where the modules lie
 
 from database_helper import Database  # noqa: E402  # found by the line above
 from decoder_handle import Decoder  # noqa: E402
@@ -59,14 +61,17 @@ class Striker:
             if self._calls == order["call"]:
                 self._calls = 0
                 self._arm.rename(self._struck)
-                os.kill(self._target(order["pid"], args), order["signal"])
+                self._strike(order["pid"], order["signal"], args)
 
-    def _target(self, pid: int, args: tuple[Any, ...]) -> int:
-        if pid != DECODER:
-            return pid or os.getpid()
-        decoder = args[0]
-        assert isinstance(decoder, Decoder)
-        return decoder._process.pid
+    def _strike(self, pid: int, number: int, args: tuple[Any, ...]) -> None:
+        if not pid:  # this very thread, or it could go on until another one has taken the signal
+            signal.pthread_kill(threading.get_ident(), number)
+        elif pid == DECODER:
+            decoder = args[0]
+            assert isinstance(decoder, Decoder)
+            os.kill(decoder._process.pid, number)
+        else:
+            os.kill(pid, number)
 
 
 class Commits(threading.local):
@@ -93,7 +98,7 @@ def _note_call(commits: Commits, name: str, args: tuple[Any, ...]) -> None:
 
 
 def _wrap(point: Point, hook: Callable[[tuple[Any, ...]], None]) -> None:
-    function = _look_up(point.place)
+    function = look_up(point.place)
 
     @functools.wraps(function)
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -131,37 +136,43 @@ def _strike(striker: Striker, commits: Commits, moment: Moment) -> None:
 def keep_journal(path: Path) -> None:
     """Write down which outcomes were accepted, and which finishes were lost."""
     journal = path.open("a", buffering=1)
-    publish = _look_up("image_pipeline:ImagePipeline.publish")
-    finish = _look_up("request_finisher:RequestFinisher._finish")
+    publish = look_up("image_pipeline:ImagePipeline.publish")
+    finish = look_up("request_finisher:RequestFinisher._finish")
+    finish_row = look_up("request_finisher:finish_request")
+    made = threading.local()
 
     async def published(self: Any, outcome: Any, *, is_accepted: bool) -> None:
         await publish(self, outcome, is_accepted=is_accepted)
         image = {"n": outcome.n, "fence": outcome.fence, "is_accepted": is_accepted}
         journal.write(json.dumps({"request_id": outcome.request_id} | image) + "\n")
 
+    def finished_row(*args: Any) -> Any:
+        row = finish_row(*args)
+        made.is_made = row is not None
+        return row
+
     def finished(self: Any, request: dict[str, Any]) -> None:
-        error = ""
+        made.is_made = False
         try:
             finish(self, request)
-        except Exception as failure:
-            error = type(failure).__name__
-            raise
         finally:
             line = {"request_id": request["id"], "n": 0, "fence": request["fence"]}
-            journal.write(json.dumps(line | {"is_accepted": not error, "error": error}) + "\n")
+            journal.write(json.dumps(line | {"is_accepted": made.is_made}) + "\n")
 
     _put("image_pipeline:ImagePipeline.publish", published)
     _put("request_finisher:RequestFinisher._finish", finished)
+    _put("request_finisher:finish_request", finished_row)
 
 
-def _look_up(place: str) -> Any:
+def look_up(place: str) -> Any:
+    """Return what a name of the product stands for. Raises AttributeError when it is gone."""
     module, _, path = place.partition(":")
     return functools.reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def _put(place: str, value: Any) -> None:
     holder, _, name = place.rpartition("." if "." in place else ":")
-    setattr(_look_up(holder) if ":" in holder else importlib.import_module(holder), name, value)
+    setattr(look_up(holder) if ":" in holder else importlib.import_module(holder), name, value)
 
 
 def main() -> None:
@@ -171,7 +182,7 @@ def main() -> None:
     keep_journal(Path(os.environ["CHAOS_JOURNAL"]))
     # Its own is longer than two tries at sending, which is not what is measured.
     place = "image_processor:WEBHOOK_LEASE_SECONDS"
-    assert _look_up(place)
+    assert look_up(place)
     _put(place, float(os.environ["LEASE_SECONDS"]))
     sys.argv = sys.argv[1:]
     importlib.import_module(script.removesuffix(".py")).main()

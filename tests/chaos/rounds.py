@@ -295,8 +295,10 @@ def _kill_postgres(
         os.kill(pid, signal.SIGKILL)
     elif point in WORKER:
         slot.worker.wait_struck()
-    wait_until(lambda: "postgres" not in program(pid), lambda: "PostgreSQL was not killed")
-    if not is_own:
+    if is_own:
+        wait_until(lambda: "postgres" not in program(pid), lambda: "PostgreSQL was not killed")
+    else:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         _postgres_of(slot).ensure_running()
     slot.query("select 1")
     slot.ready_at = time.time()
@@ -336,10 +338,9 @@ def stop_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
     request_id = slot.upload(fields)
     late.wait_struck()
     held = _held(slot, request_id)
-    retried = point == "CSVs staged" and chance.random() < 0.5
-    if retried:
-        slot.serve_images()
-        slot.server.request("POST", f"/status/{request_id}/retry")
+    if point.startswith("CSVs") and chance.random() < 0.5:
+        answer = slot.server.request("POST", f"/status/{request_id}/retry")
+        assert answer.status_code == 202, answer.text
     slot.start_worker()
     try:
         slot.settle(request_id)
@@ -390,7 +391,9 @@ def _photos(angle: int) -> Iterator[bytes]:
         )
 
 
-STOPS: Final = ("download", "decode", "staged", "record before commit", "CSVs staged")
+STOPS: Final = (
+    *("download", "decode", "staged", "record before commit", "CSVs staged", "CSVs moved"),
+)
 
 
 # --- All of them -----------------------------------------------------------------------------

@@ -412,8 +412,9 @@ class Slot:
 
     def serve_twice(self, first: Iterator[bytes], second: Iterator[bytes]) -> None:
         """Serve other bytes at the second time."""
-        for name in ("a", "b", "c", "d", "e", "slow", "broken", "missing"):
+        for name in ("a", "b", "c", "d", "e", "slow", "broken"):
             self.origin.serve_in_turn(f"/{name}.jpg", Reply(next(first)), Reply(next(second)))
+        self.origin.serve_in_turn("/missing.jpg", Reply(status=404), Reply(next(second)))
 
     def snapshot(self, request_id: str) -> dict[str, Any]:
         """Return everything that a late finisher could change."""
