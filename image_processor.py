@@ -221,7 +221,7 @@ class ImageProcessor:
     async def _can_store(self) -> bool:
         """Tell whether outputs can be stored now; with a full disk every image would fail."""
         try:
-            await self._in_finisher(self._store.check)
+            await asyncio.to_thread(self._store.check)  # not behind the CSVs of large requests
         except ImageError as error:
             logger.warning("the images wait for the store: %s", error)
             return False

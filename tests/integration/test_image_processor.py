@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import closing
@@ -27,12 +29,15 @@ import in_flight
 import job_queue
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
-from image_processor import WorkerThread
+from image_processor import ImageProcessor, WorkerThread
 from image_queue import claim_images
 from image_store import ImageStore
+from output_files import OutputFiles
+from request_finisher import RequestFinisher
 from request_options import RequestOptions, parse_options
-from request_queue import begin_request
+from request_queue import begin_request, cancel_request, delete_request, retry_request
 from settings import Settings
+from storage_keys import STAGED_IMAGES
 from tests.images import photo, saved
 from tests.origin import Reply
 
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from database_helper import Database
+    from storage_keys import StagedImage
     from tests.origin import Origin
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +151,10 @@ class Shop:
     def file(self, request_id: str, n: int) -> bytes:
         """Return an output image."""
         return (self.folder / f"uploads/{request_id}/{request_id}-{n}.jpg").read_bytes()
+
+    def staged(self) -> list[str]:
+        """Return the names of the images that are staged."""
+        return [path.name for path in (self.folder / STAGED_IMAGES).iterdir()]
 
     def cut_connections(self) -> None:
         """End every connection to the database, the engine's too."""
@@ -570,3 +580,166 @@ def test_csvs_that_can_not_be_stored_are_tried_again(shop: Shop) -> None:
         assert shop.request(request_id)["finished_at"] is None
         staged.unlink()
         assert shop.finish(request_id)["status"] == "completed"
+
+
+# --- Outcomes that come too late, and breakdowns ---------------------------------------------
+
+
+def test_the_file_of_an_outcome_that_came_too_late_is_deleted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has the image by then; its row and the store stay as they are."""
+    staged: list[list[str]] = []
+    settle_one = OutputFiles.settle_one
+
+    def watched(files: OutputFiles, image: StagedImage) -> None:
+        staged.append(shop.staged())
+        settle_one(files, image)
+        staged.append(shop.staged())
+
+    monkeypatch.setattr(OutputFiles, "settle_one", watched)
+    with shop.worker():
+        request_id = shop.upload(shop.serve(1, delay=0.3))
+        wait_until(lambda: shop.states(request_id) == ["running"])
+        with shop.database.transaction() as cursor:
+            cursor.execute(
+                "update images set fence = fence + 1, lease_until = now() + interval '1 hour'"
+            )
+        before = shop.images(request_id)
+        wait_until(lambda: len(staged) == 2)
+    assert staged == [[f"{request_id}-1.1.jpg"], []]
+    assert shop.images(request_id) == before
+    assert shop.request(request_id)["succeeded"] == 0
+
+
+def test_the_worker_outlives_a_breakdown(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, what was under way is handed back at once, and the work goes on by itself."""
+    monkeypatch.setattr(image_processor, "RESTART_SECONDS", 0.05)
+    slow = shop.origin.serve("/slow.jpg", silent=True)
+    request_id = shop.upload([slow, *shop.serve(2)])
+    record_and_renew = ImageProcessor.record_and_renew
+    breakdowns = iter([RuntimeError("a bug")])
+
+    async def break_down_once(processor: ImageProcessor) -> None:
+        upkeep = asyncio.create_task(record_and_renew(processor))
+        if breakdown := next(breakdowns, None):
+            expected = ["running", "succeeded", "succeeded"]
+            await asyncio.to_thread(wait_until, lambda: shop.states(request_id) == expected)
+            upkeep.cancel()
+            shop.origin.serve("/slow.jpg", JPEG)
+            raise breakdown
+        await upkeep
+
+    monkeypatch.setattr(ImageProcessor, "record_and_renew", break_down_once)
+    with shop.worker():
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"]) == ("completed", 3)
+    assert [image["fence"] for image in shop.images(request_id)] == [2, 1, 1]
+    assert [image["attempts"] for image in shop.images(request_id)] == [1, 1, 1]
+    (told,) = (record for record in caplog.records if record.levelname == "CRITICAL")
+    assert "the worker broke down" in told.getMessage()
+    assert told.exc_info
+
+
+# --- What users ask for ----------------------------------------------------------------------
+
+
+def test_a_cancelled_request_ends_without_further_downloads(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn cancels what waits; what is under way ends, and the CSVs have what there is."""
+    _never_sweep(monkeypatch)
+    monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
+    monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 7)
+    urls = shop.serve(40, delay=0.3)
+    with shop.worker(download_concurrency=4):
+        request_id = shop.upload(urls, urls[:3])
+        shop.wait_for_successes(request_id, 1)
+        with shop.database.transaction() as cursor:
+            assert cancel_request(cursor, request_id)
+            job_queue.defer_turn(cursor, request_id, 0)
+        row = shop.finish(request_id)
+    assert (row["status"], row["failed"]) == ("cancelled", 0)
+    assert row["succeeded"] + row["cancelled"] == 43
+    assert 1 <= row["succeeded"] <= 12
+    assert row["errors_by_code"] == {"cancelled": row["cancelled"]}
+    assert sum(shop.origin.counts.values()) <= row["succeeded"]
+    slots = [slot for cell in shop.output(request_id) for slot in cell]
+    assert len([slot for slot in slots if slot]) == row["succeeded"]
+
+
+def test_a_request_that_was_cancelled_before_it_began_ends(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is fetched, and its CSVs are there with empty slots."""
+    _never_sweep(monkeypatch)
+    request_id = shop.upload(shop.serve(3))
+    with shop.database.transaction() as cursor:
+        assert cancel_request(cursor, request_id)
+        job_queue.defer_turn(cursor, request_id, 0)
+    with shop.worker():
+        row = shop.finish(request_id)
+    assert (row["status"], row["cancelled"], row["started_at"]) == ("cancelled", 3, None)
+    assert shop.origin.counts == {}
+    assert shop.output(request_id) == [["", "", ""]]
+
+
+def test_a_retried_request_runs_again_and_only_where_it_failed(shop: Shop) -> None:
+    """What succeeded is not fetched again; files and CSV are those of a good run in the end."""
+    good, late = shop.serve(1)[0], shop.origin.url("/late.jpg")
+    with shop.worker():
+        request_id = shop.upload([good, late, late])
+        assert shop.finish(request_id)["status"] == "completed_with_errors"
+        kept = shop.images(request_id)[0]
+        shop.origin.serve("/late.jpg", JPEG)
+        with shop.database.transaction() as cursor:
+            images = retry_request(cursor, request_id)
+            assert images == 2
+            job_queue.defer_turns(cursor, request_id, images)
+        row = shop.finish(request_id)
+    assert (row["status"], row["succeeded"], row["errors_by_code"]) == ("completed", 3, {})
+    assert shop.images(request_id)[0] == kept
+    assert shop.origin.count("/late.jpg") == 2
+    assert all(slot for cell in shop.output(request_id) for slot in cell)
+    assert shop.file(request_id, 2) == shop.file(request_id, 3)
+
+
+def test_a_deleted_request_is_purged(shop: Shop) -> None:
+    """Also when the job that was to do so is lost."""
+    with shop.worker():
+        one, two = (shop.upload(shop.serve(2)) for _ in range(2))
+        shop.finish(one)
+        shop.finish(two)
+        with shop.database.transaction() as cursor:
+            assert delete_request(cursor, one)
+        wait_until(lambda: shop.query("select from deleted_requests where purged_at is not null"))
+    assert shop.images(one) == []
+    files = [path for path in shop.folder.rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert all(two in path.name for path in files)
+
+
+def test_finishes_that_hang_keep_no_image_waiting(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many large requests are just being finished, others' images are made."""
+    may_end = threading.Event()
+    monkeypatch.setattr(RequestFinisher, "finish", lambda *_: may_end.wait(PATIENCE_SECONDS))
+    with shop.worker():
+        requests = [shop.upload(shop.serve(1)) for _ in range(image_processor.FINISHERS)]
+        for request_id in requests:
+            shop.wait_for_successes(request_id, 1)
+        wait_until(
+            lambda: (
+                not shop.query(
+                    "select from procrastinate_jobs where status = 'todo' and task_name = 'finish'"
+                )
+            )
+        )
+        last = shop.upload(shop.serve(1))
+        try:
+            shop.wait_for_successes(last, 1)
+        finally:
+            may_end.set()
