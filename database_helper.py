@@ -141,7 +141,8 @@ class Database:
             if connection:
                 with suppress(psycopg2.Error):  # a lost connection has nothing to roll back
                     connection.rollback()
-            if isinstance(error, _AWAY):
+            # libpq loses a connection in a commit as an error of no kind.
+            if isinstance(error, _AWAY) or type(error) is psycopg2.DatabaseError:
                 if connection:
                     connection.close()
                 raise DatabaseUnavailableError(str(error).strip().partition("\n")[0]) from error

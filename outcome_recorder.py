@@ -1,7 +1,7 @@
-"""Records outcomes in batches: whatever ended while the last batch was written is the next.
+"""Records outcomes in batches: whatever ended since the last batch was begun is the next.
 
-One commit for many images when they come fast, no delay when they don't. What PostgreSQL refuses
-for its content keeps nothing else from being recorded.
+One commit for many images when they come fast, no delay for the first one when they don't. What
+PostgreSQL refuses for its content keeps nothing else from being recorded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Keys = set[tuple[str, int]]
 
 BATCH: Final = 500
+GATHER_SECONDS: Final = 0.1  # between two batches: a commit costs more than an outcome in it
 PAUSE_SECONDS: Final = 1.0  # between tries while the database is away
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class OutcomeRecorder:
             for outcome, written in batch:
                 if not written.done():  # cancelled when its waiter was
                     written.set_result((outcome.request_id, outcome.n) in accepted)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _write_what_can_be(self, outcomes: list[Outcome]) -> Keys:
         """Write a batch, and one by one if it is refused as a whole; return what was accepted."""

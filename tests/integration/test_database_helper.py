@@ -29,6 +29,7 @@ from database_helper import (
     update_output_urls,
 )
 from errors import SettingsError
+from watched_connection import WatchedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -437,3 +438,21 @@ def test_output_cells_go_to_their_products(database: Database) -> None:
         update_output_urls(cursor, ID, [(3, "http://a/,,"), (1, "")])
     cells = _rows(database, "select output_image_urls from image_links order by request_id, row")
     assert [cell["output_image_urls"] for cell in cells] == ["", None, "http://a/,,", *[None] * 3]
+
+
+def test_connection_lost_in_the_commit(
+    clean_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of no kind, which is how libpq loses a connection in a commit, means that the
+    database is away; the next transaction has a connection of its own."""
+
+    def lose(connection: WatchedConnection) -> None:
+        connection.close()
+        raise psycopg2.DatabaseError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WatchedConnection, "commit", lose)
+        with pytest.raises(DatabaseUnavailableError), clean_database.transaction() as cursor:
+            is_alive(cursor)
+    with clean_database.transaction() as cursor:
+        assert is_alive(cursor)
