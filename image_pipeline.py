@@ -171,8 +171,8 @@ class ImagePipeline:
         act = self._files.publish if is_accepted else self._files.settle_one
         try:
             await _in_thread(self._stores, act, staged)
-        except ServiceError as error:  # whoever finishes the request does it
-            logger.warning("%s stays staged for now: %s", staged.key, error)
+        except Exception:  # whoever finishes the request does it
+            logger.warning("%s stays staged for now", staged.key, exc_info=True)
 
     def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
         """Return the outcome of a failed attempt: another try, or the end."""

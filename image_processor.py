@@ -250,6 +250,8 @@ class ImageProcessor:
                     limit=places,
                     lease_seconds=self._settings.lease_seconds,
                 )
+        except DatabaseUnavailableError as error:  # the turn may be over, and hear of it no more
+            logger.warning("images wait for the database: %s", error)
         finally:
             await self._in_flight.fill(request_id, places, images)
         for image in images:

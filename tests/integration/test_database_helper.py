@@ -444,7 +444,8 @@ def test_connection_lost_in_the_commit(
     clean_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of no kind, which is how libpq loses a connection in a commit, means that the
-    database is away; the next transaction has a connection of its own."""
+    database is away; the next transaction has a connection of its own.
+    """
 
     def lose(connection: WatchedConnection) -> None:
         connection.close()
