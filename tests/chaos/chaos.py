@@ -36,8 +36,9 @@ from database_helper import Database
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from tests.chaos.points import POINTS
-from tests.chaos.rounds import ROUNDS, STOPS, Round, stop_worker
+from tests.chaos.rounds import ROUNDS, Round
 from tests.chaos.slot import RECOVERY_SECONDS, Slot
+from tests.chaos.stops import STOPS, stop_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

