@@ -17,6 +17,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
@@ -89,13 +90,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """A request that the origin took; header names in lower case."""
+    """A request that the origin took; header names in lower case, `at` by the monotonic clock."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     connection: int
     body: bytes = b""
+    at: float = field(default_factory=monotonic)
 
 
 class Origin:
@@ -109,6 +111,8 @@ class Origin:
     ) -> None:
         self.requests: list[RecordedRequest] = []
         self.connections = 0
+        self.waiting = 0  # requests that wait for the first byte of their answer
+        self.peak = 0  # the most of them at a time
         self.closing = Event()
         self.tls = tls
         self.lock = Lock()
@@ -244,7 +248,7 @@ class _Handler(socketserver.StreamRequestHandler):
             with suppress(OSError):
                 self.rfile.read(1)  # until the client hangs up, or the origin is closed
             return False
-        if self.origin.closing.wait(reply.delay):
+        if self._delay(reply.delay):
             return False
         if reply.until:
             reply.until.wait(LONGEST_WAIT_SECONDS)
@@ -253,6 +257,16 @@ class _Handler(socketserver.StreamRequestHandler):
             if reply.pause and self.origin.closing.wait(reply.pause):
                 return False
         return True
+
+    def _delay(self, seconds: float) -> bool:
+        """Let the client wait; tell whether the origin was closed meanwhile."""
+        with self.origin.lock:
+            self.origin.waiting += 1
+            self.origin.peak = max(self.origin.peak, self.origin.waiting)
+        is_closing = self.origin.closing.wait(seconds)
+        with self.origin.lock:
+            self.origin.waiting -= 1
+        return is_closing
 
 
 def _cut(body: bytes, size: int) -> Iterator[bytes]:
