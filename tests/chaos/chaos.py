@@ -1,6 +1,7 @@
 """Kills every process of the service at every point that matters, and looks what is left.
 
     .venv/bin/python -m tests.chaos.chaos [--rounds N] [--stops N] [--points NAME …] [--slots N]
+    .venv/bin/python -m tests.chaos.chaos --list
 
 Each round kills once with SIGKILL at a named point (`points`, `rounds`), starts again what was
 killed and compares what comes of the request with an undisturbed run. Then workers are stopped
@@ -43,6 +44,7 @@ from tests.chaos.stops import STOPS, stop_worker
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+ROUNDS_OF_A_POINT: Final = 12  # more than 500 kills
 ROUNDS_IN_A_SLOT: Final = 12  # then a new one: its database and folder don't grow for ever
 SLOTS: Final = 6
 SHOWN: Final = 30
@@ -234,11 +236,16 @@ def main() -> None:
     """Run all that was asked for; keep the folder when something was violated."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--points", nargs="*", choices=[*ROUNDS], default=[*ROUNDS], metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=25, help="of each point")
+    parser.add_argument("--rounds", type=int, default=ROUNDS_OF_A_POINT, help="of each point")
     parser.add_argument("--stops", type=int, default=100, help="in all")
     parser.add_argument("--slots", type=int, default=SLOTS, help="services at a time")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--list", action="store_true", help="say what the points mean, and end")
     arguments = parser.parse_args()
+    if arguments.list:
+        for name in arguments.points:
+            print(f"{name:26} {ROUNDS[name].means}")
+        return
     tasks = make_tasks(arguments.points, arguments.rounds, STOPS, arguments.stops)
     print(f"seed {arguments.seed}: {len(tasks)} rounds", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))

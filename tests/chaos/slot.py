@@ -74,18 +74,18 @@ class Slot:
             "PUBLIC_URL": PUBLIC_URL,
             "WEBHOOK_SECRET": SECRET,
         }
+        self._commands: list[Command] = []  # all that were ever started
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._stack = stack
             stack.callback(self.origin.close)
+            stack.callback(self._stop)
             self.serve_images()
             self.csv = self._make_csv()
             self.start_server()
             if not self.is_whole:
                 self.start_worker()
-            stack.callback(self._stop)
             self._run_undisturbed()
             self._stack = stack.pop_all()
         return self
@@ -101,29 +101,24 @@ class Slot:
         self.server = LaunchedServer(
             self.folder, self._service_database, *arguments, **self._settings
         )
-        self.server.__enter__()
-        self._note_ready()
+        self._start(self.server)
 
     def start_worker(self) -> None:
-        """Start a worker, new or again."""
-        self.worker = self.make_worker()
-        self._note_ready()
+        """Start a worker: the first, again, or beside one that is stopped."""
+        self.worker = LaunchedWorker(self.folder, self.database, **self._settings)
+        self._start(self.worker)
 
-    def make_worker(self) -> LaunchedWorker:
-        """Return a further worker that runs."""
-        worker = LaunchedWorker(self.folder, self.database, **self._settings)
-        worker.__enter__()
-        return worker
-
-    def _note_ready(self) -> None:
+    def _start(self, command: Command) -> None:
+        self._commands.append(command)
+        command.__enter__()
         self.ready_at = time.time()
 
     def _stop(self) -> None:
-        commands: list[Command] = [self.server] if self.is_whole else [self.server, self.worker]
-        for command in commands:
+        for command in self._commands:
             command.process.kill()
             command.process.wait()
-        self.server.session.close()
+            if isinstance(command, LaunchedServer):
+                command.session.close()
 
     # --- The sources
 

@@ -9,6 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
+from tests.chaos.audit import find_violations, read_result
 from tests.chaos.launched import HarnessError, wait_until
 from tests.chaos.points import POINTS
 from tests.chaos.verdict import find_traces, snapshot
@@ -59,6 +60,8 @@ def stop_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
         f"{LATE}: {name}" for name in after.keys() | before if after.get(name) != before.get(name)
     ]
     slot.serve_images()
+    as_it_is = read_result(slot.database, slot.folder, request_id)
+    found += find_violations(slot.database, slot.folder, request_id, as_it_is)  # counters and files
     return found + find_traces(slot, request_id)
 
 
