@@ -70,7 +70,6 @@ LONGEST_RESTART_SECONDS: Final = 15.0
 STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images have a shorter lease
-PROBE_MARGIN_SECONDS: Final = 15.0  # a download may wait for a thread, or for memory
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,6 @@ class ImageProcessor:
             Terms(
                 capacity=settings.host_concurrency,
                 lease_seconds=min(SLOT_LEASE_SECONDS, settings.lease_seconds),
-                probe_seconds=settings.download_seconds + PROBE_MARGIN_SECONDS,
             ),
         )
         self._pipeline = ImagePipeline(settings, self._database, files, self._gate)

@@ -126,7 +126,8 @@ class Origin:
         self.users = 0
         self.is_due = False
         self.wants_probe = False
-        self.has_probe = False
+        self.has_probe = False  # somebody may go in and make it
+        self.is_probing = False  # somebody does
         self.news = asyncio.Event()
         self._unsent: OriginReport | None = None
         self._known = (OriginState(), 0.0)  # and when that was
@@ -187,7 +188,13 @@ class Origin:
         """Return what to ask and to tell now."""
         self.is_due = False
         report, self._unsent = self._unsent, None
-        return OriginQuery(self.host, self.authority, report, self.wants_probe)
+        return OriginQuery(
+            self.host,
+            self.authority,
+            report,
+            wants_probe=self.wants_probe,
+            is_probing=self.has_probe or self.is_probing,
+        )
 
     def take_back(self, query: OriginQuery) -> None:
         """Keep what could not be told."""
@@ -201,5 +208,5 @@ class Origin:
         self._known = (state, monotonic())
         self._expires_at = expires_at
         self.wants_probe = False
-        self.has_probe = has_probe or (self.has_probe and state.probe_seconds > 0)
+        self.has_probe |= has_probe
         self.announce()

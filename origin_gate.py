@@ -48,7 +48,7 @@ class OriginGate:
     ) -> None:
         self._database = database
         self._terms = terms
-        self._renew_seconds = renew_seconds
+        self._renew_seconds = min(renew_seconds, terms.lease_seconds / 3)
         self._worker = uuid.uuid4().hex
         self._hosts: dict[str, Host] = {}
         self._origins: dict[str, Origin] = {}
@@ -143,7 +143,7 @@ class OriginGate:
         origin.check()
         if origin.has_probe:
             origin.has_probe = False
-            visit.is_probe = True
+            origin.is_probing = visit.is_probe = True
             return True
         if not origin.is_known:
             return False
@@ -181,6 +181,7 @@ class OriginGate:
     def _conclude(self, visit: Visit) -> None:
         """Take in how a visit ended."""
         if visit.is_probe:
+            visit.origin.is_probing = False
             self._tell(visit.origin, OriginReport(is_probed=True))
         error, source = visit.error, visit.source
         if source is None:

@@ -33,10 +33,9 @@ class Terms:
     """The rules that all workers keep to; `capacity` is HOST_CONCURRENCY."""
 
     capacity: int
-    lease_seconds: float = 10.0  # of slots
+    lease_seconds: float = 10.0  # of slots, and of a probe
     turn_seconds: float = 2.0  # when there are more workers than slots
     open_seconds: float = 5.0  # of a breaker, give or take a fifth
-    probe_seconds: float = 75.0  # longer than an attempt may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,16 @@ class HostDemand:
 
 @dataclass(frozen=True, slots=True)
 class OriginQuery:
-    """A question for the state of an origin, and what there is to tell of it."""
+    """A question for the state of an origin, and what there is to tell of it.
+
+    `wants_probe` asks whether an attempt may be the probe, `is_probing` keeps that of others away.
+    """
 
     host: str
     authority: str
     report: OriginReport | None = None
     wants_probe: bool = False
+    is_probing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +229,10 @@ def _exchange(
         if query.report:
             seconds = terms.open_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
             state = changed[query.authority] = state.told(query.report, open_seconds=seconds)
-        if query.wants_probe and state.needs_probe:
-            state = changed[query.authority] = state.probed(terms.probe_seconds)
+        is_new = query.wants_probe and state.needs_probe
+        if is_new or (query.is_probing and state.is_broken):
+            state = changed[query.authority] = state.probed(terms.lease_seconds)
+        if is_new:
             probes.add(query.authority)
         known[query.authority] = state
     _write_origins(cursor, changed)

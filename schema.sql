@@ -226,6 +226,6 @@ create table if not exists origins (
     code text,                              -- error code of the last failure or refusal
     paused_until timestamptz not null,      -- by its Retry-After
     open_until timestamptz not null,        -- after too many failures nobody asks it before that
-    probe_until timestamptz not null,       -- then one attempt does, and the others wait until here
+    probe_until timestamptz not null,       -- then one attempt does, by this lease, and others wait
     told_at timestamptz not null default now()
 ) with (fillfactor = 50);

@@ -667,7 +667,7 @@ def test_a_probe_that_is_lost_is_made_again(run: Run) -> None:
         (row,) = shop.query("select probe_until > now() as is_probed from origins")
         assert row["is_probed"]
 
-    run(test, open_seconds=60.0, probe_seconds=1.0, lease_seconds=1.0, capacity=20)
+    run(test, open_seconds=60.0, lease_seconds=1.0, capacity=20)
 
 
 def test_an_answer_while_it_is_open_closes_it(run: Run) -> None:
