@@ -15,8 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import image_queue
 import job_queue
@@ -46,7 +45,6 @@ from webhook_queue import (
 from webhook_sender import SEND_SECONDS, WebhookSender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     import procrastinate.worker
@@ -73,8 +71,6 @@ SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images hav
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 
 
 class ImageProcessor:
@@ -109,6 +105,7 @@ class ImageProcessor:
         self._sending = 0
         self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_purging = False
         self._is_draining = False
 
     async def begin(self, request_id: str) -> None:
@@ -140,11 +137,21 @@ class ImageProcessor:
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
-        await self._in_finisher(self._finisher.finish, request_id)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._finishers, self._finisher.finish, request_id)
 
     async def purge(self, request_id: str) -> None:
-        """Delete the files and rows of a deleted request."""
-        await self._in_finisher(self._finisher.purge, request_id)
+        """Delete the files and rows of a deleted request; another purge comes with a sweep.
+
+        One at a time, as it may take long and holds one of the engine's places.
+        """
+        if not self._is_purging:
+            self._is_purging = True
+            try:
+                await asyncio.to_thread(self._finisher.purge, request_id)
+            finally:
+                self._is_purging = False
+            await self._database.run(job_queue.restart_purges)
 
     async def send_webhook(self, request_id: str) -> None:
         """Send an event of a request that is due; without a free sender it waits for a sweep."""
@@ -170,7 +177,7 @@ class ImageProcessor:
     async def clean(self) -> None:
         """Delete what nobody needs any more: stray files, expired requests and keys."""
         days = self._settings.retention_days
-        await self._in_finisher(self._finisher.clean, retention_days=days)
+        await asyncio.to_thread(self._finisher.clean, retention_days=days)
         await self._database.run(delete_expired_keys)
 
     async def record_and_renew(self) -> None:
@@ -209,12 +216,6 @@ class ImageProcessor:
             await self._database.run(_hand_back, self._in_flight.images)
         except DatabaseUnavailableError as error:
             logger.warning("their leases end by themselves: %s", error)
-
-    async def _in_finisher(
-        self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        call = partial(function, *args, **kwargs)
-        await asyncio.get_running_loop().run_in_executor(self._finishers, call)
 
     async def _can_store(self) -> bool:
         """Tell whether outputs can be stored now; with a full disk every image would fail."""
@@ -329,7 +330,7 @@ def _sweep(cursor: Cursor, lease_seconds: float) -> None:
     dropped = job_queue.drop_stalled_jobs(cursor, lease_seconds=lease_seconds)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)
-    restarted = job_queue.restart_idle_requests(cursor)
+    restarted = job_queue.restart_idle_requests(cursor, lease_seconds=lease_seconds)
     job_queue.restart_purges(cursor)
     for request_id in sorted(select_due_webhooks(cursor)):
         job_queue.defer_webhook(cursor, request_id)

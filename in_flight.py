@@ -49,12 +49,13 @@ class InFlight:
     async def reserve(self, request_id: str, most: int) -> int:
         """Wait for room and take up to `most` places of it; `fill` has to follow.
 
-        Waits a moment for all of `most`: a claim costs about the same whatever it brings.
+        Waits a moment for more than one: a claim costs about the same whatever it brings.
         """
+        worth = min(most, self._request_window // 2)
         async with self._changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_SECONDS):
-                    await self._changed.wait_for(lambda: self._room(request_id) >= most)
+                    await self._changed.wait_for(lambda: self._room(request_id) >= worth)
             await self._changed.wait_for(lambda: self._room(request_id) > 0)
             places = min(most, self._room(request_id))
             self._per_request[request_id] += places

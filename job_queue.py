@@ -40,6 +40,7 @@ LONGEST_STEP_SECONDS: Final = 3600.0
 
 IMAGES_PER_LANE: Final = 200
 MAX_LANES: Final = 16  # so many workers can share one request, and half a worker is left free
+PURGES_AT_A_TIME: Final = 8  # queued by a sweep
 _SWEEP: Final = 100  # recovery comes before any request
 _PURGE: Final = -100  # deleting comes after all requests
 
@@ -240,12 +241,12 @@ def drop_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
     return cursor.rowcount
 
 
-def restart_idle_requests(cursor: Cursor) -> int:
+def restart_idle_requests(cursor: Cursor, *, lease_seconds: float) -> int:
     """Queue the next step of every unfinished request that nobody works on; return how many.
 
     A request whose last images are under way needs none: recording them queues the finish. One
-    whose finish is taken needs none either, until the lease of that is over; whether a job runs
-    says nothing then, as its worker may have been unable to write that it ended.
+    whose finish is taken needs none either, until the lease of that is over; then a job that runs
+    says nothing after a while, as its worker may have been unable to write that it ended.
     """
     cursor.execute(
         """select id, step
@@ -264,8 +265,13 @@ def restart_idle_requests(cursor: Cursor) -> int:
               and not exists (
                       select from procrastinate_jobs j
                        where j.args->>'request_id' = r.id and j.task_name = step
-                         and (j.status = 'todo' or j.status = 'doing' and step <> 'finish'))
-            for update of r skip locked"""
+                         and (j.status = 'todo' or j.status = 'doing' and (
+                             step <> 'finish' or exists (
+                                 select from procrastinate_events e
+                                  where e.job_id = j.id and e.type = 'started'
+                                    and e.at > now() - make_interval(secs => %s)))))
+            for update of r skip locked""",
+        (2 * lease_seconds,),
     )
     idle = cursor.fetchall()
     for request in idle:
@@ -279,13 +285,15 @@ def restart_idle_requests(cursor: Cursor) -> int:
 
 
 def restart_purges(cursor: Cursor) -> None:
-    """Queue the purge of every deleted request that is still to be purged and has no job."""
+    """Queue the purge of some deleted requests that are still to be purged and have no job."""
     cursor.execute(
         """select id from deleted_requests d
             where purged_at is null
               and not exists (select from procrastinate_jobs j
                                where j.args->>'request_id' = d.id and j.task_name = 'purge'
-                                 and j.status in ('todo', 'doing'))"""
+                                 and j.status in ('todo', 'doing'))
+            limit %s""",
+        (PURGES_AT_A_TIME,),
     )
     for request in cursor.fetchall():
         defer_purge(cursor, request["id"])

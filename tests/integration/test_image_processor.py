@@ -299,6 +299,7 @@ def test_a_small_request_that_comes_later_ends_first(
 def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a turn's time is over the next one goes on at once, without any sweep."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
+    monkeypatch.setattr(in_flight, "GATHER_SECONDS", 0.01)
     monkeypatch.setattr(image_processor, "TURN_SECONDS", 0.05)
     _never_sweep(monkeypatch)
     with shop.worker(download_concurrency=4):

@@ -107,7 +107,7 @@ def _sweep(database: Database) -> tuple[int, int]:
     """Drop and restart; return how many of each."""
     with database.transaction() as cursor:
         dropped = drop_stalled_jobs(cursor, lease_seconds=LEASE_SECONDS)
-        return dropped, restart_idle_requests(cursor)
+        return dropped, restart_idle_requests(cursor, lease_seconds=30)
 
 
 # --- Deferring -------------------------------------------------------------------------------
@@ -325,8 +325,8 @@ def test_two_sweepers_restart_a_request_once(database: Database) -> None:
     _request(database, status="pending")
     with database.transaction() as one, database.transaction() as two:
         two.execute("set local lock_timeout = '2s'")
-        assert restart_idle_requests(one) == 1
-        assert restart_idle_requests(two) == 0
+        assert restart_idle_requests(one, lease_seconds=30) == 1
+        assert restart_idle_requests(two, lease_seconds=30) == 0
     assert len(_jobs(database)) == 1
 
 

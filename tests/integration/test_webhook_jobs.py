@@ -189,7 +189,7 @@ def test_a_job_that_waits_for_a_receiver_holds_nothing_up(database: Database, fi
     with database.transaction() as cursor:
         job_queue.defer_webhook(cursor, REQUEST_ID)
         cursor.execute("update requests set status = 'pending', finished_at = null")
-        assert job_queue.restart_idle_requests(cursor) == 1
+        assert job_queue.restart_idle_requests(cursor, lease_seconds=30) == 1
 
 
 def test_a_job_of_a_deleted_request_does_nothing(
