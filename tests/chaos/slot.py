@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
@@ -38,6 +40,19 @@ LEASE_SECONDS: Final = 4.0
 RECOVERY_SECONDS: Final = 2 * LEASE_SECONDS
 PUBLIC_URL: Final = "http://images.example"  # the same after each start, whatever the port
 SECRET: Final = "whsec_" + "Y2hhb3M0" * 4  # of nobody
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReply(Reply):
+    """A reply whose body comes when it is released."""
+
+    released: Event = field(default_factory=Event)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the head; then the rest, in time."""
+        for piece in Reply.pieces(self):
+            yield piece
+            self.released.wait(PATIENCE_SECONDS)
 
 
 class Slot:
@@ -122,8 +137,8 @@ class Slot:
 
     # --- The sources
 
-    def serve_images(self, slowest: float = 0.5) -> None:
-        """Serve every source, one in pieces for `slowest` seconds, one missing."""
+    def serve_images(self) -> None:
+        """Serve every source: one slow, one broken, one missing."""
         base = photo(320, 240)
         for n, name in enumerate("abcde"):
             image = saved(base.rotate(72 * n).crop((0, 0, 200 + 8 * n, 200)), "JPEG", quality=95)
@@ -132,9 +147,15 @@ class Slot:
         self.origin.serve("/flat.png", png, delay=0.2)
         slow = saved(base, "JPEG", quality=97)
         piece = len(slow) // 5 + 1
-        self.origin.serve("/slow.jpg", slow, piece=piece, pause=slowest / 6)
+        self.origin.serve("/slow.jpg", slow, piece=piece, pause=0.08)
         self.origin.serve("/broken.jpg", png[:60] + bytes(20) + png[80:], delay=0.1)
         self.origin.serve("/missing.jpg", b"not found", status=404)
+
+    def hold_slow_image(self) -> Event:
+        """Keep the slow image half sent until the event that is returned is set."""
+        held = HeldReply(saved(photo(320, 240), "JPEG", quality=97))
+        self.origin.serve_in_turn("/slow.jpg", held)
+        return held.released
 
     def _make_csv(self) -> str:
         path = self.origin.url
