@@ -44,7 +44,7 @@ from tests.chaos.stops import STOPS, stop_worker
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROUNDS_OF_A_POINT: Final = 12  # more than 500 kills
+ROUNDS_OF_A_POINT: Final = 25  # more than a thousand kills, in about twenty minutes on two cores
 ROUNDS_IN_A_SLOT: Final = 12  # then a new one: its database and folder don't grow for ever
 SLOTS: Final = 6
 SHOWN: Final = 30
