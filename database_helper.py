@@ -109,10 +109,20 @@ class Database:
                 "DATABASE_URL: takes a URL like postgresql://user:password@host/database"
             ) from None
         self.conninfo = conninfo
+        self._max_connections = max_connections
         self._statement_seconds = statement_seconds
         self._stopped_seconds = stopped_seconds
         self._idle: list[WatchedConnection] = []
         self._free = threading.BoundedSemaphore(max_connections)
+
+    def clone(self) -> Database:
+        """Return the same database with connections of its own."""
+        return Database(
+            self.conninfo,
+            max_connections=self._max_connections,
+            statement_seconds=self._statement_seconds,
+            stopped_seconds=self._stopped_seconds,
+        )
 
     def close(self) -> None:
         """Close the idle connections; transactions under way go on to their end."""

@@ -27,6 +27,7 @@ REPLAYED_HEADER: Final = "Idempotency-Replayed"
 MAX_KEY_CHARACTERS: Final = 255
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 _STRING: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # RFC 9651 section 3.3.3
+LONGEST_WAIT: Final = "10s"  # for an upload with the same key; its client comes again
 _IS_EXPIRED: Final = "created_at < now() - interval '24 hours'"
 
 
@@ -81,9 +82,10 @@ def _flat(options: RequestOptions) -> dict[str, Any]:
 def claim_key(cursor: Cursor, upload: KeyedUpload, request_id: str) -> dict[str, Any] | None:
     """Take the key for this request; where it is taken, return the body that was answered then.
 
-    Waits for another upload with the key that is not committed yet. Raises HttpError 422 when the
-    key was another content's.
+    Waits for another upload with the key that is not committed yet, but not for long. Raises
+    HttpError 422 when the key was another content's.
     """
+    cursor.execute("select set_config('lock_timeout', %s, true)", (LONGEST_WAIT,))
     cursor.execute(
         # Where the key is taken and fresh nothing is returned, but its row is locked.
         f"""insert into idempotency_keys as known (owner, key, fingerprint, request_id)

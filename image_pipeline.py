@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -144,11 +145,9 @@ class ImagePipeline:
     async def _compress(
         self, image: ClaimedImage, data: bytes, options: ImageOptions
     ) -> CompressedImage:
-        if not image.losses:
-            return await _in_thread(self._codecs, self._decoders.compress, data, options)
-        # Workers may have died of it: alone, so that a further death is no other image's fault.
-        async with self._suspects:
-            if not await self._database.run(image_queue.mark_decoding, image):
+        # Two workers may have died of it: alone, so that the next death is no other image's fault.
+        async with self._suspects if image.losses >= image_queue.MOST_LOSSES - 1 else nullcontext():
+            if image.losses and not await self._database.run(image_queue.mark_decoding, image):
                 raise _LostError("the lease of the image is over")
             return await _in_thread(self._codecs, self._decoders.compress, data, options)
 

@@ -22,7 +22,7 @@ import job_queue
 from address_policy import AddressPolicy
 from async_database import AsyncDatabase
 from database_helper import BATCH_SECONDS, DatabaseUnavailableError, select_request
-from errors import ImageError
+from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from in_flight import InFlight
@@ -33,7 +33,13 @@ from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_options import ImageOptions
-from request_queue import RequestStatus, begin_request, select_cancelling
+from request_queue import (
+    RequestStatus,
+    begin_request,
+    claim_purge,
+    delete_expired_requests,
+    select_cancelling,
+)
 from service_process import service_process
 from webhook import WebhookState, judge
 from webhook_queue import (
@@ -45,19 +51,23 @@ from webhook_queue import (
 from webhook_sender import SEND_SECONDS, WebhookSender
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     import procrastinate.worker
 
     from database_helper import Cursor, Database
-    from image_queue import ClaimedImage, Outcome, Recorded
+    from image_queue import Attempt, ClaimedImage, Outcome, Recorded
     from image_store import ImageStore
     from settings import Settings
     from webhook import ClaimedWebhook, Delivery
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
-HEED_SECONDS: Final = 1.0  # until a cancellation is heard of
+HEED_SECONDS: Final = 1.0  # until a cancellation or deletion is heard of
+LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps of a worker
+EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
+_SWEEPING: Final = 0x73776570  # any number that no one else locks
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
@@ -84,8 +94,9 @@ class ImageProcessor:
         self._finisher = RequestFinisher(
             database, store, files, lease_seconds=settings.lease_seconds
         )
-        # Of its own, so that neither waits behind the first step of a large request.
+        # Apart, so that none waits behind slower ones: outcomes and leases, and first steps.
         self._records = AsyncDatabase(database)
+        self._long = AsyncDatabase(database)
         self._recorder = OutcomeRecorder(self._write_outcomes)
         self._gate = OriginGate(
             self._records,
@@ -105,12 +116,11 @@ class ImageProcessor:
         self._sending = 0
         self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_purging = False
         self._is_draining = False
 
     async def begin(self, request_id: str) -> None:
         """Take a pending request into work."""
-        await self._database.run(_begin, request_id)
+        await self._long.run(_begin, request_id)
 
     async def run_turn(self, request_id: str, lane: int) -> None:
         """Claim images of a request and start them, for TURN_SECONDS; then hand the rest on.
@@ -125,8 +135,7 @@ class ImageProcessor:
         with suppress(TimeoutError):
             async with asyncio.timeout(TURN_SECONDS):
                 if request["status"] == RequestStatus.CANCELLING:
-                    while not self._is_draining and await self._cancel(request_id):
-                        pass
+                    await self._cancel(request_id)
                 elif await self._can_store():
                     options = ImageOptions.from_json(request["options"])
                     while not self._is_draining and await self._claim(request_id, options):
@@ -139,19 +148,6 @@ class ImageProcessor:
         """Write the output CSV and the report, then the final status."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._finishers, self._finisher.finish, request_id)
-
-    async def purge(self, request_id: str) -> None:
-        """Delete the files and rows of a deleted request; another purge comes with a sweep.
-
-        One at a time, as it may take long and holds one of the engine's places.
-        """
-        if not self._is_purging:
-            self._is_purging = True
-            try:
-                await asyncio.to_thread(self._finisher.purge, request_id)
-            finally:
-                self._is_purging = False
-            await self._database.run(job_queue.restart_purges)
 
     async def send_webhook(self, request_id: str) -> None:
         """Send an event of a request that is due; without a free sender it waits for a sweep."""
@@ -170,23 +166,34 @@ class ImageProcessor:
         finally:
             self._sending -= 1
 
-    async def sweep(self) -> None:
-        """Give back what dead workers held, and restart requests that nobody works on."""
-        await self._database.run(_sweep, self._settings.lease_seconds)
-
-    async def clean(self) -> None:
-        """Delete what nobody needs any more: stray files, expired requests and keys."""
-        days = self._settings.retention_days
-        await asyncio.to_thread(self._finisher.clean, retention_days=days)
-        await self._database.run(delete_expired_keys)
-
-    async def record_and_renew(self) -> None:
-        """Record outcomes, keep the leases of what is in flight, heed cancellations: for ever."""
+    async def work_beside(self) -> None:
+        """Do what is to be done beside the turns, until cancelled."""
+        seconds = self._settings.lease_seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
-            tasks.create_task(self._renew_leases())
-            tasks.create_task(self._heed_cancellations())
             tasks.create_task(self._gate.run())
+            tasks.create_task(_repeat(seconds / 3, self._renew_leases))
+            tasks.create_task(_repeat(HEED_SECONDS, self._heed_cancellations))
+            tasks.create_task(_repeat(min(seconds / 4, LONGEST_SWEEP_SECONDS), self.sweep))
+            tasks.create_task(_repeat(HEED_SECONDS, self.purge))
+            tasks.create_task(_repeat(2 * seconds, self.clean))
+
+    async def sweep(self) -> None:
+        """Give back what dead workers held, and restart what nobody works on."""
+        await self._records.run(_sweep, self._settings.lease_seconds)
+
+    async def purge(self) -> None:
+        """Delete the files and rows of deleted requests, one after the other."""
+        seconds = self._settings.lease_seconds
+        while request_id := await self._records.run(claim_purge, lease_seconds=seconds):
+            await asyncio.to_thread(self._finisher.purge, request_id)
+
+    async def clean(self) -> None:
+        """Delete what nobody needs any more: expired requests and keys, stray files."""
+        await self._records.run(delete_expired_keys)
+        if days := self._settings.retention_days:
+            await self._records.run(delete_expired_requests, days=days, limit=EXPIRED_AT_A_TIME)
+        await asyncio.to_thread(self._finisher.clean)
 
     async def drain(self) -> None:
         """Claim no image more; return when those under way are recorded or postponed."""
@@ -207,8 +214,8 @@ class ImageProcessor:
         self._pipeline.close()
         self._finishers.shutdown(wait=False, cancel_futures=True)
         self._senders.shutdown(wait=False, cancel_futures=True)
-        self._records.close()
-        self._database.close()
+        for statements in (self._records, self._long, self._database):
+            statements.close()
 
     async def _hand_back(self) -> None:
         logger.warning("handing back %d images", len(self._in_flight))
@@ -226,9 +233,11 @@ class ImageProcessor:
             return False
         return True
 
-    async def _cancel(self, request_id: str) -> bool:
-        """Cancel a portion of the images that wait; tell whether there were any."""
-        return await self._database.run(_cancel, request_id)
+    async def _cancel(self, request_id: str) -> None:
+        """Cancel the images that wait, a portion at a time."""
+        last: int | None = 0
+        while last is not None and not self._is_draining:
+            last = await self._database.run(_cancel, request_id, last)
 
     async def _claim(self, request_id: str, options: ImageOptions) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
@@ -265,31 +274,38 @@ class ImageProcessor:
         await self._pipeline.publish(outcome, is_accepted=is_accepted)
         await self._in_flight.discard(image)
 
-    async def _write_outcomes(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+    async def _write_outcomes(self, outcomes: list[Outcome]) -> set[Attempt]:
         return await self._records.run(_record, outcomes)
 
     async def _renew_leases(self) -> None:
-        seconds = self._settings.lease_seconds
-        while True:
-            await asyncio.sleep(seconds / 3)
-            try:
-                await self._records.run(
-                    image_queue.renew_leases, self._in_flight.images, lease_seconds=seconds
-                )
-            except DatabaseUnavailableError as error:
-                logger.warning("leases wait for the database: %s", error)
+        await self._records.run(
+            image_queue.renew_leases,
+            self._in_flight.images,
+            lease_seconds=self._settings.lease_seconds,
+        )
 
     async def _heed_cancellations(self) -> None:
         """Let no image begin that was claimed before its request was cancelled."""
-        while True:
-            await asyncio.sleep(HEED_SECONDS)
-            request_ids = {image.request_id for image in self._in_flight.images}
-            try:
-                self._pipeline.withdraw(
-                    await self._records.run(select_cancelling, request_ids) if request_ids else ()
-                )
-            except DatabaseUnavailableError as error:
-                logger.warning("cancellations wait for the database: %s", error)
+        request_ids = {image.request_id for image in self._in_flight.images}
+        self._pipeline.withdraw(
+            await self._records.run(select_cancelling, request_ids) if request_ids else ()
+        )
+
+
+async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+    """Take a step again and again, with a pause before each. Outlives whatever it raises."""
+    is_away = False
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await step()
+            is_away = False
+        except ServiceError as error:  # database or store: said once
+            if not is_away:
+                logger.warning("%s waits: %s", step.__name__.strip("_"), error)
+            is_away = True
+        except Exception:
+            logger.exception("%s", step.__name__.strip("_"))
 
 
 # Transactions: statements and the jobs that follow from them, committed together.
@@ -307,16 +323,17 @@ def _hand_on(cursor: Cursor, request_id: str, lane: int, pause: float) -> None:
         job_queue.defer_turn(cursor, request_id, lane, due=due)
 
 
-def _record(cursor: Cursor, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+def _record(cursor: Cursor, outcomes: list[Outcome]) -> set[Attempt]:
     recorded = image_queue.record_outcomes(cursor, outcomes)
     _wake(cursor, recorded)
     return recorded.accepted
 
 
-def _cancel(cursor: Cursor, request_id: str) -> bool:
-    recorded = image_queue.cancel_pending(cursor, request_id)
+def _cancel(cursor: Cursor, request_id: str, after: int) -> int | None:
+    """Cancel a portion; return the number of its last image, None when there was none."""
+    recorded = image_queue.cancel_pending(cursor, request_id, after=after)
     _wake(cursor, recorded)
-    return bool(recorded.accepted)
+    return max((n for _, n, _ in recorded.accepted), default=None)
 
 
 def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
@@ -327,17 +344,20 @@ def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
 
 def _sweep(cursor: Cursor, lease_seconds: float) -> None:
     cursor.allow(BATCH_SECONDS)
-    dropped = job_queue.drop_stalled_jobs(cursor, lease_seconds=lease_seconds)
+    cursor.execute("select pg_try_advisory_xact_lock(%s) as is_ours", (_SWEEPING,))
+    row = cursor.fetchone()
+    if not row or not row["is_ours"]:
+        return  # another worker is at it
+    stalled = job_queue.restart_stalled_jobs(cursor, lease_seconds=lease_seconds)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)
     restarted = job_queue.restart_idle_requests(cursor, lease_seconds=lease_seconds)
-    job_queue.restart_purges(cursor)
     for request_id in sorted(select_due_webhooks(cursor)):
         job_queue.defer_webhook(cursor, request_id)
-    if dropped or expired.accepted or restarted:
+    if stalled or expired.accepted or restarted:
         logger.warning(
-            "%d jobs dropped, %d leases expired, %d requests restarted",
-            *(dropped, len(expired.accepted), restarted),
+            "%d stalled jobs and %d idle requests restarted, %d leases expired",
+            *(stalled, restarted, len(expired.accepted)),
         )
 
 
@@ -422,7 +442,7 @@ class WorkerThread:
 
     async def _work_until_stopped(self) -> None:
         processor = ImageProcessor(self._settings, self._database, self._store)
-        upkeep = asyncio.create_task(processor.record_and_renew())
+        upkeep = asyncio.create_task(processor.work_beside())
         engine = asyncio.create_task(self._run_engine(processor))
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -460,9 +480,7 @@ class WorkerThread:
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
         while not self._stop.is_set():
-            app = job_queue.build_app(
-                self._database.conninfo, processor, lease_seconds=self._settings.lease_seconds
-            )
+            app = job_queue.build_app(self._database.conninfo, processor)
             try:
                 async with app.open_async():
                     await processor.sweep()

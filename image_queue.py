@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from database_helper import Cursor
 
 
+Attempt = tuple[str, int, int]  # request id, n, fence
+
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 CANCELLED_AT_A_TIME: Final = 5000
 MOST_LOSSES: Final = 3  # workers that may die of an image before it is given up
@@ -100,11 +102,11 @@ RESULT_COLUMNS = (
 class Recorded:
     """What became of a batch of outcomes, and what has to follow.
 
-    `accepted` are (request id, n) of those that were still ours; `finished` the requests without
-    an image left, `due` when others of a request may be claimed.
+    `accepted` are the attempts that were still ours: request id, n and fence. `finished` are the
+    requests without an image left, `due` tells when others of a request may be claimed.
     """
 
-    accepted: set[tuple[str, int]] = field(default_factory=set)
+    accepted: set[Attempt] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
     due: dict[str, datetime] = field(default_factory=dict)
 
@@ -225,8 +227,11 @@ def give_back_expired(cursor: Cursor) -> Recorded:
     return _follow_up(cursor, cursor.fetchall())
 
 
-def cancel_pending(cursor: Cursor, request_id: str) -> Recorded:
-    """End a portion of the images of a cancelling request that nobody works on."""
+def cancel_pending(cursor: Cursor, request_id: str, *, after: int = 0) -> Recorded:
+    """End a portion of the images of a cancelling request that nobody works on.
+
+    Of those behind number `after`, in input order: what is ended is not crossed again.
+    """
     cursor.execute(  # locked, so that no retry comes in between
         "select from requests where id = %s and status = 'cancelling' for update", (request_id,)
     )
@@ -234,24 +239,25 @@ def cancel_pending(cursor: Cursor, request_id: str) -> Recorded:
         return Recorded()
     cursor.execute(
         f"""with portion as materialized (
-               select request_id, n from images where request_id = %(id)s and state = 'pending'
-                limit %(limit)s for update skip locked)
+               select request_id, n from images
+                where request_id = %(id)s and n > %(after)s and state = 'pending'
+                order by n limit %(limit)s for update skip locked)
            update images i set state = 'cancelled', error_code = 'cancelled',
                   error_detail = 'The request was cancelled first.', http_status = null
              from portion where i.request_id = portion.request_id and i.n = portion.n
         returning {_CHANGED}""",  # noqa: S608
-        {"id": request_id, "limit": CANCELLED_AT_A_TIME},
+        {"id": request_id, "after": after, "limit": CANCELLED_AT_A_TIME},
     )
     return _follow_up(cursor, cursor.fetchall())
 
 
-_CHANGED: Final = """i.request_id, i.n, coalesce(i.repeats, i.n) as first, i.state, i.due_at,
-                  i.error_code, i.bytes_in, i.bytes_out"""
+_CHANGED: Final = """i.request_id, i.n, i.fence, coalesce(i.repeats, i.n) as first, i.state,
+                  i.due_at, i.error_code, i.bytes_in, i.bytes_out"""
 
 
 def _follow_up(cursor: Cursor, changed: Sequence[dict[str, Any]]) -> Recorded:
     """Count the images that ended among those that changed, and say what follows."""
-    recorded = Recorded(accepted={(row["request_id"], row["n"]) for row in changed})
+    recorded = Recorded(accepted={(row["request_id"], row["n"], row["fence"]) for row in changed})
     by_request: dict[str, list[dict[str, Any]]] = {}
     for row in changed:
         by_request.setdefault(row["request_id"], []).append(row)
@@ -274,13 +280,15 @@ def _release_repeating(cursor: Cursor, request_id: str, firsts: set[int]) -> lis
     A portion for each at a time: when one of it has ended, it brings the next.
     """
     cursor.execute(
+        # Ordered as the index is: without an order, and with many that wait for the same one, the
+        # planner takes a look through the whole table for the shorter way.
         """with released as (
                update images i set due_at = now()
                  from unnest(%(firsts)s::integer[]) as first,
                       lateral (select n from images
                                 where request_id = %(id)s and repeats = first
                                   and state = 'pending' and due_at = 'infinity'
-                                limit %(portion)s) as portion
+                                order by n limit %(portion)s) as portion
                 where i.request_id = %(id)s and i.n = portion.n
                returning i.due_at)
            select max(due_at) as due_at from released""",
@@ -327,18 +335,26 @@ def select_next_due(cursor: Cursor, request_id: str, *, pause: float = 0.0) -> d
     None if no image waits for one.
     """
     cursor.execute(
-        """select case when r.status = 'cancelling' then now()
-                       when %(pause)s > 0
-                       then greatest(due_at, now() + make_interval(secs => %(pause)s))
-                       else due_at end as due_at
-             from images i join requests r on r.id = i.request_id
-            where i.request_id = %(id)s and i.state = 'pending'
-              and (due_at < 'infinity' or r.status = 'cancelling')
-            order by i.due_at, n limit 1""",
+        f"""select case when %(pause)s > 0 and r.status = 'processing'
+                        then greatest(due, now() + make_interval(secs => %(pause)s))
+                        else due end as due_at
+             from requests r, lateral (select {NEXT_DUE} as due) as next
+            where r.id = %(id)s""",  # noqa: S608  # our own words
         {"id": request_id, "pause": pause},
     )
     row = cursor.fetchone()
     return row["due_at"] if row else None
+
+
+# When a turn of the request `r` has something to do; null if it never has. One index look-up.
+NEXT_DUE: Final = """case r.status
+    when 'processing' then (
+        select i.due_at from images i
+         where i.request_id = r.id and i.state = 'pending' and i.due_at < 'infinity'
+         order by i.due_at limit 1)
+    when 'cancelling' then (
+        select now() from images i where i.request_id = r.id and i.state = 'pending' limit 1)
+    end"""
 
 
 def select_twin(cursor: Cursor, image: ClaimedImage) -> dict[str, Any]:

@@ -8,9 +8,9 @@ done stands in our own rows, so a job may run twice, late, or not at all without
     turn    claims images of one request for a few seconds, then hands on
     finish  writes the output CSV and sets the final status
     webhook sends an event of a request that asked for it
-    purge   deletes the files and rows of a deleted request
-    sweep   periodic: gives back and restarts what a dead worker left
-    clean   periodic: what nobody needs any more
+
+What has to be done again and again, and soon, is no job: each worker does it by itself
+(`image_processor`), so that it needs neither a free place of the engine nor the clock on the wall.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import procrastinate
 import procrastinate.worker
 
 from database_helper import CONNECT_SECONDS, KEEPALIVE
+from image_queue import NEXT_DUE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,22 +33,19 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "images"
 POLL_SECONDS: Final = 0.5  # scheduled jobs and locked lanes come without a notification
-LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps
-CLEAN_CRON: Final = "* * * * *"
-# Whose worker lives, but could not write that it ended: the longest that each may really take.
-LONGEST_TURN_SECONDS: Final = 120.0
+# For so long a running job is believed, if its worker lives: that may have been unable to write
+# that the job ended. A turn holds its lane, the others nothing.
+LONGEST_TURN_SECONDS: Final = 5.0  # on top of a lease
 LONGEST_STEP_SECONDS: Final = 3600.0
 
 IMAGES_PER_LANE: Final = 200
 MAX_LANES: Final = 16  # so many workers can share one request, and half a worker is left free
-PURGES_AT_A_TIME: Final = 8  # queued by a sweep
-_SWEEP: Final = 100  # recovery comes before any request
-_PURGE: Final = -100  # deleting comes after all requests
 
 # The first lane of any request goes before the further lanes of others, so that a small
 # request does not wait behind a large one. What is nearly done goes before what is not begun.
 _FURTHER_LANE: Final = -1
 _FINISH: Final = 1
+_ENDS: Final = ("finish", "webhook")
 
 
 class Worker(Protocol):
@@ -65,20 +63,9 @@ class Worker(Protocol):
     async def send_webhook(self, request_id: str) -> None:
         """Send an event of a request that is due."""
 
-    async def purge(self, request_id: str) -> None:
-        """Delete the files and rows of a deleted request."""
 
-    async def sweep(self) -> None:
-        """Give back and restart what a dead worker left."""
-
-    async def clean(self) -> None:
-        """Delete what nobody needs any more."""
-
-
-def build_app(conninfo: str, worker: Worker, *, lease_seconds: float) -> procrastinate.App:
+def build_app(conninfo: str, worker: Worker) -> procrastinate.App:
     """Return the engine's app over the database, its tasks bound to `worker`.
-
-    It sweeps several times in a lease.
 
     The engine retries nothing: where the same job waits already, it could not put the failed one
     beside it and would never let go of its lock. The sweeper restarts what failed.
@@ -96,20 +83,6 @@ def build_app(conninfo: str, worker: Worker, *, lease_seconds: float) -> procras
     app.task(name="turn", queue=QUEUE)(worker.run_turn)
     app.task(name="finish", queue=QUEUE)(worker.finish)
     app.task(name="webhook", queue=QUEUE)(worker.send_webhook)
-    app.task(name="purge", queue=QUEUE)(worker.purge)
-    sweep_seconds = int(max(1, min(LONGEST_SWEEP_SECONDS, lease_seconds / 4)))
-
-    # No lock: one that a dead sweep still held would end all sweeping.
-    @app.periodic(cron=f"* * * * * */{sweep_seconds}")
-    @app.task(name="sweep", queue=QUEUE, queueing_lock="sweep", priority=_SWEEP)
-    async def sweep(timestamp: int) -> None:  # noqa: ARG001  # the engine passes it
-        await worker.sweep()
-
-    @app.periodic(cron=CLEAN_CRON)
-    @app.task(name="clean", queue=QUEUE, queueing_lock="clean", priority=_SWEEP)
-    async def clean(timestamp: int) -> None:  # noqa: ARG001
-        await worker.clean()
-
     return app
 
 
@@ -156,8 +129,7 @@ def defer_begin(cursor: Cursor, request_id: str) -> None:
 
 def defer_turn(cursor: Cursor, request_id: str, lane: int, *, due: datetime | None = None) -> None:
     """Queue a turn of a lane, or bring the one that waits forward to `due`; None is now."""
-    args = {"request_id": request_id, "lane": lane}
-    _defer(cursor, "turn", args, favour=_FURTHER_LANE if lane else 0, due=due)
+    _defer(cursor, "turn", {"request_id": request_id, "lane": lane}, due=due)
 
 
 def defer_turns(cursor: Cursor, request_id: str, images: int) -> None:
@@ -168,17 +140,12 @@ def defer_turns(cursor: Cursor, request_id: str, images: int) -> None:
 
 def defer_finish(cursor: Cursor, request_id: str) -> None:
     """Queue the writing of the output CSV."""
-    _defer(cursor, "finish", {"request_id": request_id}, favour=_FINISH)
+    _defer(cursor, "finish", {"request_id": request_id})
 
 
 def defer_webhook(cursor: Cursor, request_id: str, *, due: datetime | None = None) -> None:
     """Queue the sending of a request's event, or bring it forward to `due`; None is now."""
-    _defer(cursor, "webhook", {"request_id": request_id}, favour=_FINISH, due=due)
-
-
-def defer_purge(cursor: Cursor, request_id: str) -> None:
-    """Queue the deletion of what is left of a deleted request."""
-    _defer(cursor, "purge", {"request_id": request_id}, favour=_PURGE)
+    _defer(cursor, "webhook", {"request_id": request_id}, due=due)
 
 
 def _defer(
@@ -186,7 +153,6 @@ def _defer(
     task: str,
     args: dict[str, Any],
     *,
-    favour: int = 0,
     due: datetime | None = None,
 ) -> None:
     """Insert a job at its request's priority, unless the same one waits already.
@@ -203,7 +169,7 @@ def _defer(
                       when 'high' then 10 when 'low' then -10 else 0 end,
                   case when %(task)s = 'turn' then %(key)s end, %(key)s, %(args)s,
                   case when r.status is distinct from 'cancelling' then %(due)s::timestamptz end
-             from (select) as always left join requests r on r.id = %(id)s
+             from requests r where r.id = %(id)s
            on conflict (queueing_lock) where status = 'todo' do update
               set scheduled_at = nullif(least(
                       coalesce(waiting.scheduled_at, '-infinity'),
@@ -211,7 +177,7 @@ def _defer(
         {
             "queue": QUEUE,
             "task": task,
-            "favour": favour,
+            "favour": _FINISH if task in _ENDS else _FURTHER_LANE if args.get("lane") else 0,
             "key": "/".join([task, *(str(value) for value in args.values())]),
             "args": json.dumps(args),
             "due": due,
@@ -220,11 +186,10 @@ def _defer(
     )
 
 
-def drop_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
-    """Delete jobs that nobody runs any more; return how many.
+def restart_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
+    """Queue anew the jobs that nobody runs any more; return how many there were.
 
-    Their worker is gone, or it lives but could not write that they ended. What our rows still
-    need is started anew by `restart_idle_requests`.
+    Their worker is gone, or it lives but could not write that they ended.
     """
     cursor.execute(
         """delete from procrastinate_jobs j
@@ -235,42 +200,54 @@ def drop_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
                    and exists (select from procrastinate_events e
                                 where e.job_id = j.id and e.type = 'started'
                                   and e.at > now() - make_interval(secs =>
-                                      case j.task_name when 'turn' then %s else %s end)))""",
-        (stalled_seconds(lease_seconds), LONGEST_TURN_SECONDS, LONGEST_STEP_SECONDS),
+                                      case j.task_name when 'turn' then %s else %s end)))
+        returning task_name, args""",
+        (
+            stalled_seconds(lease_seconds),
+            lease_seconds + LONGEST_TURN_SECONDS,
+            LONGEST_STEP_SECONDS,
+        ),
     )
-    return cursor.rowcount
+    stalled = cursor.fetchall()
+    for job in stalled:
+        if "request_id" in job["args"]:
+            _defer(cursor, job["task_name"], job["args"])
+    return len(stalled)
 
 
 def restart_idle_requests(cursor: Cursor, *, lease_seconds: float) -> int:
-    """Queue the next step of every unfinished request that nobody works on; return how many.
+    """Queue the next step of every unfinished request that has none in time; return how many.
 
     A request whose last images are under way needs none: recording them queues the finish. One
-    whose finish is taken needs none either, until the lease of that is over; then a job that runs
-    says nothing after a while, as its worker may have been unable to write that it ended.
+    whose finish is taken needs none either, until the lease of that is over; before and after, a
+    finish that runs may wait for a thread, but not for ever. Two first steps keep each other out.
     """
     cursor.execute(
-        """select id, step
+        f"""select id, step, due
              from requests r,
                   lateral (select case
                       when status = 'pending' then 'begin'
                       when succeeded + failed + cancelled = images then 'finish'
-                      else 'turn' end as step) as next
-            where finished_at is null
-              and case step when 'begin' then true
-                      when 'finish' then lease_until is null or lease_until < now()
-                      else exists (
-                          select from images i
-                           where i.request_id = r.id and i.state = 'pending'
-                             and (i.due_at < 'infinity' or r.status = 'cancelling')) end
+                      else 'turn' end as step) as next,
+                  lateral (select case step
+                      when 'begin' then now()
+                      when 'finish' then case when coalesce(lease_until < now(), true)
+                                         then now() end
+                      else {NEXT_DUE} end as due) as time
+            where finished_at is null and due is not null
               and not exists (
                       select from procrastinate_jobs j
                        where j.args->>'request_id' = r.id and j.task_name = step
-                         and (j.status = 'todo' or j.status = 'doing' and (
-                             step <> 'finish' or exists (
+                         and case
+                             when j.status = 'todo'
+                             then coalesce(j.scheduled_at <= greatest(now(), due), true)
+                             when j.status <> 'doing' or step = 'begin' then false
+                             when step = 'turn' then true
+                             else exists (
                                  select from procrastinate_events e
                                   where e.job_id = j.id and e.type = 'started'
-                                    and e.at > now() - make_interval(secs => %s)))))
-            for update of r skip locked""",
+                                    and e.at > now() - make_interval(secs => %s)) end)
+            order by id for update of r skip locked""",  # noqa: S608  # our own words
         (2 * lease_seconds,),
     )
     idle = cursor.fetchall()
@@ -280,20 +257,5 @@ def restart_idle_requests(cursor: Cursor, *, lease_seconds: float) -> int:
         elif request["step"] == "finish":
             defer_finish(cursor, request["id"])
         else:
-            defer_turn(cursor, request["id"], 0)
+            defer_turn(cursor, request["id"], 0, due=request["due"])
     return len(idle)
-
-
-def restart_purges(cursor: Cursor) -> None:
-    """Queue the purge of some deleted requests that are still to be purged and have no job."""
-    cursor.execute(
-        """select id from deleted_requests d
-            where purged_at is null
-              and not exists (select from procrastinate_jobs j
-                               where j.args->>'request_id' = d.id and j.task_name = 'purge'
-                                 and j.status in ('todo', 'doing'))
-            limit %s""",
-        (PURGES_AT_A_TIME,),
-    )
-    for request in cursor.fetchall():
-        defer_purge(cursor, request["id"])

@@ -17,7 +17,8 @@ from image_queue import ImageState, Outcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-Keys = set[tuple[str, int]]
+    from image_queue import Attempt
+
 
 BATCH: Final = 500
 GATHER_SECONDS: Final = 0.1  # between two batches: a commit costs more than an outcome in it
@@ -29,10 +30,10 @@ logger = logging.getLogger(__name__)
 class OutcomeRecorder:
     """A queue of outcomes and the one task that writes them.
 
-    `write` returns the (request id, n) of those that were accepted.
+    `write` returns which attempts were accepted.
     """
 
-    def __init__(self, write: Callable[[list[Outcome]], Awaitable[Keys]]) -> None:
+    def __init__(self, write: Callable[[list[Outcome]], Awaitable[set[Attempt]]]) -> None:
         self._write = write
         self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[bool]]] = asyncio.Queue()
 
@@ -51,10 +52,10 @@ class OutcomeRecorder:
             accepted = await self._write_what_can_be([outcome for outcome, _ in batch])
             for outcome, written in batch:
                 if not written.done():  # cancelled when its waiter was
-                    written.set_result((outcome.request_id, outcome.n) in accepted)
+                    written.set_result((outcome.request_id, outcome.n, outcome.fence) in accepted)
             await asyncio.sleep(GATHER_SECONDS)
 
-    async def _write_what_can_be(self, outcomes: list[Outcome]) -> Keys:
+    async def _write_what_can_be(self, outcomes: list[Outcome]) -> set[Attempt]:
         """Write a batch, and one by one if it is refused as a whole; return what was accepted."""
         try:
             return await self._write_patiently(outcomes)
@@ -63,7 +64,7 @@ class OutcomeRecorder:
                 await self._give_up(outcomes[0])
                 return set()
             logger.warning("%d outcomes are refused together: one by one, then", len(outcomes))
-        accepted: Keys = set()
+        accepted: set[Attempt] = set()
         for outcome in outcomes:
             accepted |= await self._write_what_can_be([outcome])
         return accepted
@@ -77,7 +78,7 @@ class OutcomeRecorder:
         except Exception:
             logger.exception("nor that image %s has failed: its lease ends by itself", name)
 
-    async def _write_patiently(self, outcomes: list[Outcome]) -> Keys:
+    async def _write_patiently(self, outcomes: list[Outcome]) -> set[Attempt]:
         while True:
             try:
                 return await self._write(outcomes)

@@ -13,6 +13,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from database_helper import select_image_fences
+from errors import ImageError
 from image_queue import ImageState
 from request_queue import select_deleted
 from storage_keys import STAGED_IMAGES, StagedImage, image_folder
@@ -94,17 +95,23 @@ class OutputFiles:
         with self._database.transaction() as cursor:
             rows = select_image_fences(cursor, images)
             deleted = select_deleted(cursor, [request_id for request_id, _ in images])
+        errors = []
         for key, image in files:
-            row = rows.get((image.request_id, image.n))
-            if row is None:  # what is not deleted may be another database's, in the same store
-                if image.request_id in deleted:
+            try:
+                row = rows.get((image.request_id, image.n))
+                if row is None:  # what is not deleted may be another database's, in the same store
+                    if image.request_id in deleted:
+                        self._store.delete(key)
+                    continue
+                is_current = row["fence"] == image.fence
+                if is_current and row["state"] == ImageState.SUCCEEDED and key == image.key:
+                    self.publish(image)
+                elif not is_current or row["state"] != ImageState.RUNNING:
                     self._store.delete(key)
-                continue
-            is_current = row["fence"] == image.fence
-            if is_current and row["state"] == ImageState.SUCCEEDED and key == image.key:
-                self.publish(image)
-            elif not is_current or row["state"] != ImageState.RUNNING:
-                self._store.delete(key)
+            except ImageError as error:  # one file keeps no other from being settled
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _find_named(self, request_id: str, n: int, extension: str) -> StagedImage | None:
         with self._database.transaction() as cursor:

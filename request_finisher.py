@@ -18,10 +18,9 @@ from database_helper import (
     update_output_urls,
 )
 from errors import ServiceError
-from job_queue import defer_purge, defer_webhook
+from job_queue import defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
 from request_queue import (
-    delete_expired_requests,
     finish_request,
     leave_finish,
     purge_rows,
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from image_store import ImageStore
     from output_files import OutputFiles
 
-EXPIRED_AT_A_TIME: Final = 100  # requests deleted by one cleaning
 PAGE: Final = 5000  # rows read at a time, and products updated at a time
 
 logger = logging.getLogger(__name__)
@@ -109,18 +107,12 @@ class RequestFinisher:
             with self._database.transaction() as cursor:
                 has_more = purge_rows(cursor, request_id)
 
-    def clean(self, *, retention_days: float) -> None:
-        """Settle what dead workers left in the store; delete requests whose time is over."""
+    def clean(self) -> None:
+        """Settle what dead workers left in the store."""
         self._files.settle()
         for key in self._store.list_keys(STAGED_CSVS):
             if not self._is_wanted(key):
                 self._store.delete(key)
-        if retention_days:
-            with self._database.transaction(BATCH_SECONDS) as cursor:
-                for request_id in delete_expired_requests(
-                    cursor, days=retention_days, limit=EXPIRED_AT_A_TIME
-                ):
-                    defer_purge(cursor, request_id)
 
     def _finish(self, request: dict[str, Any]) -> None:
         request_id, fence = request["id"], request["fence"]

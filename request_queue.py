@@ -8,7 +8,7 @@ reading `database_helper`'s.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from database_helper import BATCH_SECONDS, LONG_SECONDS
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from database_helper import Cursor
 
 PURGED_AT_A_TIME: Final = 5000  # rows of one table
+RETRIED_AT_A_TIME: Final = 5000  # images, while the request's row is locked
 
 
 class RequestStatus(StrEnum):
@@ -30,6 +31,14 @@ class RequestStatus(StrEnum):
     FAILED = "failed"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
+
+
+class Retried(NamedTuple):
+    """A portion of a retry: how many images, the number of the last one, the request's status."""
+
+    images: int
+    last: int
+    status: RequestStatus
 
 
 def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
@@ -119,11 +128,12 @@ def finish_request(cursor: Cursor, request_id: str, fence: int) -> dict[str, Any
 # --- What users ask for ----------------------------------------------------------------------
 
 
-def retry_request(cursor: Cursor, request_id: str) -> int | None:
-    """Make every failed or cancelled image of a request pending again; return how many.
+def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | None:
+    """Make a portion of the failed or cancelled images of a request pending again.
 
-    Those that repeat such a one wait for it again. One that was cancelled before it began is
-    pending again itself. None when the request is just being cancelled.
+    Of those behind number `after`, in input order. Those that repeat another wait for it if that
+    runs again. A request that was cancelled before it began is pending again itself. None when
+    there is no such request, or it is just being cancelled.
     """
     cursor.execute(  # locked, so that nothing ends in between and the counters stay right
         "select status from requests where id = %s for update", (request_id,)
@@ -131,30 +141,44 @@ def retry_request(cursor: Cursor, request_id: str) -> int | None:
     row = cursor.fetchone()
     if row is None or row["status"] == RequestStatus.CANCELLING:
         return None
-    cursor.allow(LONG_SECONDS)
     cursor.execute(
-        """update images i set state = 'pending', attempts = 0, losses = 0, reused = false,
-                  error_code = null, error_detail = null, http_status = null,
-                  due_at = case when exists (
-                      select from images twin
-                       where twin.request_id = i.request_id and twin.n = i.repeats
-                         and twin.state <> 'succeeded') then 'infinity' else '-infinity'
-                      end::timestamptz
-            where request_id = %s and state in ('failed', 'cancelled')""",
-        (request_id,),
+        """with portion as materialized (
+               select n, state, error_code from images
+                where request_id = %(id)s and n > %(after)s and state in ('failed', 'cancelled')
+                order by n limit %(limit)s),
+           again as (
+               update images i set state = 'pending', attempts = 0, losses = 0, reused = false,
+                      error_code = null, error_detail = null, http_status = null,
+                      due_at = case when exists (
+                          select from images twin
+                           where twin.request_id = i.request_id and twin.n = i.repeats
+                             and (twin.state in ('pending', 'running')
+                                  or twin.state <> 'succeeded' and twin.n > %(after)s))
+                          then 'infinity' else '-infinity' end::timestamptz
+                 from portion where i.request_id = %(id)s and i.n = portion.n)
+           update requests set
+                  status = case when started_at is null then 'pending' else 'processing' end,
+                  started_at = case when started_at is not null then now() end,
+                  finished_at = null, done_before = succeeded, fence = fence + 1,
+                  lease_until = null, failed = requests.failed - gone.failed,
+                  cancelled = requests.cancelled - gone.cancelled, errors_by_code = (
+                      select coalesce(jsonb_object_agg(code, total - less), '{}')
+                        from (select key as code, value::bigint as total, (
+                                  select count(*) from portion where error_code = key) as less
+                                from jsonb_each_text(errors_by_code)) as codes
+                       where total > less)
+             from (select count(*) as images, max(n) as last,
+                          count(*) filter (where state = 'failed') as failed,
+                          count(*) filter (where state = 'cancelled') as cancelled
+                     from portion) as gone
+            where id = %(id)s and gone.images > 0
+        returning gone.images, gone.last, status""",
+        {"id": request_id, "after": after, "limit": RETRIED_AT_A_TIME},
     )
-    images = cursor.rowcount
-    if images:
-        cursor.execute(
-            """update requests set
-                      status = case when started_at is null then 'pending' else 'processing' end,
-                      started_at = case when started_at is not null then now() end,
-                      finished_at = null, failed = 0, cancelled = 0, errors_by_code = '{}',
-                      done_before = succeeded, fence = fence + 1, lease_until = null
-                where id = %s""",
-            (request_id,),
-        )
-    return images
+    changed = cursor.fetchone()
+    if changed is None:
+        return Retried(0, after, RequestStatus(row["status"]))
+    return Retried(changed["images"], changed["last"], RequestStatus(changed["status"]))
 
 
 def cancel_request(cursor: Cursor, request_id: str) -> bool:
@@ -172,6 +196,11 @@ def select_cancelling(cursor: Cursor, request_ids: Collection[str]) -> set[str]:
         "select id from requests where id = any(%s) and status = 'cancelling'", (list(request_ids),)
     )
     return {row["id"] for row in cursor.fetchall()}
+
+
+def lock_request(cursor: Cursor, request_id: str) -> None:
+    """Let nothing else change a request before the end of the transaction."""
+    cursor.execute("select from requests where id = %s for update", (request_id,))
 
 
 def delete_request(cursor: Cursor, request_id: str) -> bool:
@@ -215,6 +244,21 @@ def select_deleted(cursor: Cursor, request_ids: Sequence[str]) -> set[str]:
     return {row["id"] for row in cursor.fetchall()}
 
 
+def claim_purge(cursor: Cursor, *, lease_seconds: float) -> str | None:
+    """Return the id of a deleted request that is to be purged and that nobody is at."""
+    cursor.execute(
+        """update deleted_requests set lease_until = now() + make_interval(secs => %s)
+            where id = (select id from deleted_requests
+                         where purged_at is null
+                           and (lease_until is null or lease_until < now())
+                         order by id limit 1 for update skip locked)
+        returning id""",
+        (lease_seconds,),
+    )
+    row = cursor.fetchone()
+    return row["id"] if row else None
+
+
 def purge_rows(cursor: Cursor, request_id: str) -> bool:
     """Delete a portion of the rows of a deleted request; tell whether there may be more."""
     cursor.allow(BATCH_SECONDS)
@@ -227,7 +271,6 @@ def purge_rows(cursor: Cursor, request_id: str) -> bool:
         )
         if cursor.rowcount:
             return True
-    cursor.execute("delete from webhooks where request_id = %s", (request_id,))
     cursor.execute(
         "update deleted_requests set purged_at = now() where id = %s and purged_at is null",
         (request_id,),

@@ -68,6 +68,7 @@ create table if not exists deleted_requests (
     id text primary key,
     owner text,                             -- as it was in requests
     deleted_at timestamptz not null default now(),
+    lease_until timestamptz,                -- of the purge, while one is at it
     purged_at timestamptz                   -- its files and rows are gone
 );
 -- The sweeper: what is still to be purged.
@@ -104,7 +105,7 @@ create table if not exists image_links (
 --
 -- A lease that runs out tells of a worker that died, not of what it died of. So the first loss
 -- counts against every image that it held; from then on an image counts losses only while it is
--- alone in a decoder (`is_decoding`), and the third one ends it.
+-- in a decoder (`is_decoding`), after the second one alone, and the third one ends it.
 create table if not exists images (
     request_id text not null,
     n integer not null,                     -- 1, 2, … over the whole CSV: the output's number
@@ -148,7 +149,8 @@ create index if not exists images_pending on images (request_id, due_at, n) wher
 -- The sweeper: images whose lease is over.
 create index if not exists images_running on images (lease_until) where state = 'running';
 -- Images that wait for the one they repeat.
-create index if not exists images_repeating on images (request_id, repeats) where due_at = 'infinity';
+create index if not exists images_repeating on images (request_id, repeats, n)
+ where due_at = 'infinity';
 -- GET /status/{id}/images?state=failed: few among many.
 create index if not exists images_failed on images (request_id, n) where state = 'failed';
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from database_helper import (
+    BATCH_SECONDS,
     DatabaseUnavailableError,
     is_alive,
     select_images,
@@ -30,7 +31,7 @@ from file_response import file_response, is_unchanged
 from http_protocol import HttpServer, Response, json_response
 from image_processor import WorkerThread
 from image_queue import ImageState
-from job_queue import defer_begin, defer_purge, defer_turn, defer_turns, defer_webhook
+from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook
 from output_files import OutputFiles
 from paging import (
     image_cursor,
@@ -43,6 +44,7 @@ from request_queue import (
     RequestStatus,
     cancel_request,
     delete_request,
+    lock_request,
     retry_request,
     select_deleted_request,
 )
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from database_helper import Database
     from http_protocol import Request
     from image_store import ImageStore, StoredObject
+    from request_queue import Retried
     from settings import Settings
 
 ROOT: Final = Path(__file__).parent
@@ -222,9 +225,11 @@ class Api:
                 "WEBHOOK_SECRET is not set, so no webhooks are sent",
             )
         with self._database.transaction() as cursor:
-            if replay_webhook(cursor, row["id"]):
-                defer_webhook(cursor, row["id"])
+            lock_request(cursor, row["id"])
             replayed = select_request(cursor, row["id"])
+            if replayed and is_finished(replayed) and replay_webhook(cursor, row["id"]):
+                defer_webhook(cursor, row["id"])
+                replayed = select_request(cursor, row["id"])
         return json_response(
             status_document(replayed or row, self._base_url),
             HTTPStatus.ACCEPTED,
@@ -233,33 +238,41 @@ class Api:
 
     def _retry(self, call: Call) -> Response:
         request_id = self._find_request(call)["id"]
-        with self._database.transaction() as cursor:
-            images = retry_request(cursor, request_id)
+        images = last = 0
+        while True:
+            row, portion = self._retry_portion(request_id, last)
+            if not portion.images:
+                return self._accepted(row, {"images": images})
+            images, last = images + portion.images, portion.last
+
+    def _retry_portion(self, request_id: str, after: int) -> tuple[dict[str, Any], Retried]:
+        """Let some images run again; return the request's row and which."""
+        with self._database.transaction(BATCH_SECONDS) as cursor:
+            portion = retry_request(cursor, request_id, after=after)
             row = select_request(cursor, request_id)
             if row is None:
                 raise _gone()
-            if images and row["status"] == RequestStatus.PENDING:
+            if portion is None:
+                raise HttpError(
+                    HTTPStatus.CONFLICT,
+                    "the request is just being cancelled; once it is cancelled it can be retried",
+                )
+            if portion.images and portion.status == RequestStatus.PENDING:
                 defer_begin(cursor, request_id)
-            elif images:
-                defer_turns(cursor, request_id, images)
-        if images is None:
-            raise HttpError(
-                HTTPStatus.CONFLICT,
-                "the request is just being cancelled; once it is cancelled it can be retried",
-            )
-        return self._accepted(row, {"images": images})
+            elif portion.images:
+                defer_turns(cursor, request_id, portion.images)
+        return row, portion
 
     def _delete(self, call: Call) -> Response:
         request_id = self._find_request(call)["id"]
         with self._database.transaction() as cursor:
-            # In this order: it may finish in between, but nothing unfinishes it by itself.
-            if cancel_request(cursor, request_id):
-                defer_turn(cursor, request_id, 0)
-            elif delete_request(cursor, request_id):
-                defer_purge(cursor, request_id)
+            lock_request(cursor, request_id)
+            if delete_request(cursor, request_id):
                 return json_response(
                     {"request_id": request_id, "status": "deleted"}, HTTPStatus.ACCEPTED
                 )
+            if cancel_request(cursor, request_id):
+                defer_turn(cursor, request_id, 0)
             row = select_request(cursor, request_id)
             if row is None:
                 raise _gone()
@@ -405,7 +418,9 @@ def main() -> None:
         api = Api(settings, process.database, process.store)
         stack.callback(lambda: server.drain(settings.shutdown_seconds))
         if not arguments.no_worker:
-            stack.enter_context(WorkerThread(settings, process.database, process.store))
+            # Connections of its own: clients that keep all of ours busy don't stop the work.
+            database = stack.enter_context(process.open_database())
+            stack.enter_context(WorkerThread(settings, database, process.store))
         server.start(api.answer)
         print(f"Listening on {settings.own_url}", flush=True)  # noqa: T201  # a command speaks
         process.wait_for_signal()

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +39,12 @@ class ServiceProcess:
     store: ImageStore
     postgres: EmbeddedPostgres | None
     stop: threading.Event
+
+    @contextmanager
+    def open_database(self) -> Iterator[Database]:
+        """Open the database once more, with connections of its own."""
+        with closing(self.database.clone()) as database:
+            yield database
 
     def wait_for_signal(self) -> None:
         """Return after SIGTERM or SIGINT; meanwhile see that the embedded PostgreSQL runs.

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FORM_OVERHEAD_BYTES: Final = 512 * 1024  # option fields and boundaries around the CSV
 MAX_UPLOADS: Final = 64  # at a time: each may spool MAX_CSV_BYTES
 MAX_COPIES: Final = 4  # of these, validated and copied at a time; others wait their turn
+COPY_WAIT_SECONDS: Final = 60.0
 FULL_SECONDS: Final = 10  # after which to come again when there are too many
 FIRST_POLL_SECONDS: Final = 1
 
@@ -75,11 +76,11 @@ class UploadIntake:
         _check_encoding(request)
         key = parse_key(request.headers)
         self._store.check()
-        with self._place(), tempfile.TemporaryFile() as spool:
+        with _hold(self._places, 0), tempfile.TemporaryFile() as spool:
             fields, csv_sha256 = self._receive(request, length, spool)
             options = parse_options(request.query | fields, self._webhook_policy)
             spool.seek(0)
-            with self._copies:
+            with _hold(self._copies, COPY_WAIT_SECONDS):
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
                     return json_response(_count(products))
@@ -87,20 +88,6 @@ class UploadIntake:
                 if key:
                     keyed = KeyedUpload(owner or "", key, fingerprint(csv_sha256, options))
                 return self._keep(products, options, owner, keyed)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold one of the places for uploads. Raises HttpError 429 when there is none."""
-        if not self._places.acquire(blocking=False):
-            raise HttpError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too many uploads at a time, try again later",
-                headers={"Retry-After": str(FULL_SECONDS)},
-            )
-        try:
-            yield
-        finally:
-            self._places.release()
 
     def _check_length(self, request: Request) -> int:
         length = request.body.length
@@ -176,6 +163,21 @@ class UploadIntake:
 def _accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     place = {"Location": status_path(body["request_id"]), "Retry-After": str(FIRST_POLL_SECONDS)}
     return json_response(body, HTTPStatus.ACCEPTED, place | (headers or {}))
+
+
+@contextmanager
+def _hold(places: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
+    """Hold one of the places, waiting for it so long at most. Raises HttpError 429."""
+    if not places.acquire(timeout=seconds):
+        raise HttpError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too many uploads at a time, try again later",
+            headers={"Retry-After": str(FULL_SECONDS)},
+        )
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _check_encoding(request: Request) -> None:
