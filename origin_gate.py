@@ -165,9 +165,9 @@ class OriginGate:
         return host
 
     def _give(self, host: Host) -> None:
-        host.give()
-        if host.in_use >= host.limit:  # it was one too many, and others wait for it
+        if host.in_use > host.limit:  # it is one too many, and others wait for it
             self._hurry(host)
+        host.give()
 
     def _origin(self, source: SourceUrl) -> Origin:
         authority = _authority(source)

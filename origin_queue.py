@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from database_helper import Cursor
 
 LOCKS: Final = 64  # hosts share these: a lock a host would be too many for one transaction
-STOPPED_AFTER: Final = "3s"  # between two statements: a process that holds up the others
+STOPPED_SECONDS: Final = 3.0  # between two statements: a process that holds up the others
 _LOCK_CLASS: Final = 0x6F726967  # any number that no one else locks
 _KEPT_SECONDS: Final = 1800.0  # of what is over: longer than any pause, so that series go on
 
@@ -112,9 +112,7 @@ def purge(cursor: Cursor) -> None:
 def _lock(cursor: Cursor, hosts: Iterable[str]) -> None:
     """Let one worker after the other at these hosts; one that is stopped within loses its turn."""
     locks = {zlib.crc32(host.encode()) % LOCKS for host in hosts}
-    cursor.execute(
-        "select set_config('idle_in_transaction_session_timeout', %s, true)", (STOPPED_AFTER,)
-    )
+    cursor.allow_pauses(STOPPED_SECONDS)
     cursor.execute(
         "select pg_advisory_xact_lock(%s, lock) from unnest(%s::integer[]) as lock",
         (_LOCK_CLASS, sorted(locks)),  # one order for all workers

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import origin_gate
 import origin_queue
 from address_policy import SourceUrl, parse_source_url
 from async_database import AsyncDatabase
-from database_helper import DatabaseUnavailableError
+from database_helper import Database, DatabaseUnavailableError
 from errors import ErrorCode, ImageError
 from origin_demand import PostponedError
 from origin_gate import OriginGate
-from origin_queue import HostDemand, Terms
-from origin_state import FAILURES_TO_OPEN, PAUSES_TO_COUNT
+from origin_queue import HostDemand, OriginQuery, Terms
+from origin_state import FAILURES_TO_OPEN, PAUSES_TO_COUNT, OriginReport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from database_helper import Database
 
     Run = Callable[..., None]
 
@@ -174,10 +174,10 @@ class Shop:
         crowd.grow(size)
         return crowd
 
-    def query(self, statement: str) -> list[dict[str, Any]]:
+    def query(self, statement: str, *values: str) -> list[dict[str, Any]]:
         """Return rows of the database."""
         with self.database.transaction() as cursor:
-            cursor.execute(statement)
+            cursor.execute(statement, values)
             return [dict(row) for row in cursor.fetchall()]
 
     def count_slots(self) -> int:
@@ -249,15 +249,18 @@ def test_one_worker_has_them_all(run: Run) -> None:
     run(test)
 
 
-def test_no_round_trip_for_an_image(run: Run) -> None:
+def test_no_round_trip_for_an_image(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand images of a host take a handful of transactions, if no time passes."""
+    monkeypatch.setattr(origin_gate, "SPACING_SECONDS", 0.0)
 
     async def test(shop: Shop) -> None:
         worker = shop.worker()
         worker.gate._renew_seconds = 3600.0
-        crowd = shop.crowd(worker, 1000)
-        crowd.end(1000)
-        await _until(lambda: crowd.ended == 1000)
+        crowd = shop.crowd(worker)
+        for goal in range(10, 1001, 10):
+            crowd.grow(10)
+            crowd.end(10)
+            await _until(partial(lambda least: crowd.ended >= least, goal))
         assert worker.line.count < 5
 
     run(test)
@@ -296,6 +299,25 @@ def test_two_workers_share_a_host(run: Run) -> None:
             await _until(lambda: (first.running, second.running) == (2, 2))
         assert shop.count_slots() == CAPACITY
         assert shop.peak == CAPACITY
+
+    run(test)
+
+
+def test_a_slot_too_many_is_handed_on_at_once(run: Run) -> None:
+    """A download that ends above the new limit makes room for others without a wait."""
+
+    async def test(shop: Shop) -> None:
+        early = shop.worker()
+        first = shop.crowd(early, 50)
+        await _until(lambda: first.running == CAPACITY)
+        late = shop.worker()
+        second = shop.crowd(late, 50)
+        await _renewed(late)
+        await _renewed(early)
+        early.gate._renew_seconds = 3600.0
+        await _until(lambda: early.gate._next_tick > monotonic() + 1)
+        first.end()
+        await _until(lambda: second.running == 1)
 
     run(test)
 
@@ -352,10 +374,17 @@ def test_what_a_dead_worker_held_comes_back(run: Run) -> None:
         await dying.stop()
         crowd = shop.crowd(shop.worker(), 1)
         await lost.leave()
-        while shop.count_slots() == CAPACITY:
-            assert not crowd.running
-            await asyncio.sleep(0.01)
-        await _until(lambda: crowd.running == 1)
+
+        def has_come_back() -> bool:
+            is_running = crowd.running > 0
+            still_held = shop.query(
+                "select slots from host_shares where lease_until > now() and worker = %s",
+                dying.gate._worker,
+            )
+            assert not (is_running and still_held)
+            return is_running
+
+        await _until(has_come_back)
 
     run(test, lease_seconds=0.5)
 
@@ -435,14 +464,16 @@ def test_a_process_that_is_stopped_within_a_renewal_holds_up_nobody(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL ends its transaction, and with it the lock that all others wait for."""
-    monkeypatch.setattr(origin_queue, "STOPPED_AFTER", "200ms")
+    monkeypatch.setattr(origin_queue, "STOPPED_SECONDS", 0.2)
 
     async def test(shop: Shop) -> None:
-        with suppress(DatabaseUnavailableError), shop.database.transaction() as cursor:
+        patient = Database(shop.database.conninfo, stopped_seconds=3600.0)
+        with suppress(DatabaseUnavailableError), patient.transaction() as cursor:
             stopped = [HostDemand(HOST.host, 1, 0)]
             origin_queue.renew(cursor, "stopped", stopped, [], shop.terms)
             crowd = shop.crowd(shop.worker(), CAPACITY)
             await _until(lambda: crowd.running == CAPACITY)
+        patient.close()
 
     run(test)
 
@@ -668,6 +699,53 @@ def test_a_probe_that_is_lost_is_made_again(run: Run) -> None:
         assert row["is_probed"]
 
     run(test, open_seconds=60.0, lease_seconds=1.0, capacity=20)
+
+
+def test_a_long_probe_stays_the_only_one(run: Run) -> None:
+    """Its worker renews its lease for as long as it takes."""
+
+    async def test(shop: Shop) -> None:
+        workers = [shop.worker(), shop.worker()]
+        await _half_open(shop, *workers)
+        await _probe(shop, *workers)
+        began = monotonic()
+        await _until(lambda: monotonic() > began + 4 * shop.terms.lease_seconds or shop.running > 1)
+        assert shop.running == 1
+
+    run(test, open_seconds=60.0, lease_seconds=0.3)
+
+
+def test_one_of_many_gets_the_probe(clean_database: Database) -> None:
+    """Workers that ask for it in the same moment come one after the other."""
+    terms = Terms(CAPACITY)
+    told = OriginQuery(
+        "a", "a:80", OriginReport(failures=FAILURES_TO_OPEN, code="timeout"), wants_probe=True
+    )
+    asked = OriginQuery("a", "a:80", wants_probe=True)
+
+    def ask(query: OriginQuery) -> bool:
+        with clean_database.transaction() as cursor:
+            return "a:80" in origin_queue.renew(cursor, "any", [], [query], terms).probes
+
+    assert [ask(told), ask(asked)] == [False, False]
+    with clean_database.transaction() as cursor:
+        cursor.execute("update origins set open_until = now()")
+    assert [ask(asked), ask(asked)] == [True, False]
+
+
+def test_who_waits_for_a_probe_is_turned_away_when_the_gate_drains(run: Run) -> None:
+    """Nothing has begun for those images, so they are postponed."""
+
+    async def test(shop: Shop) -> None:
+        worker = shop.worker()
+        await _half_open(shop, worker)
+        (crowd,) = await _probe(shop, worker)
+        worker.gate._renew_seconds = 3600.0
+        worker.gate.drain()
+        await _until(lambda: len(crowd.errors) == 9)
+        assert all(isinstance(error, PostponedError) for error in crowd.errors)
+
+    run(test, open_seconds=60.0)
 
 
 def test_an_answer_while_it_is_open_closes_it(run: Run) -> None:
