@@ -162,6 +162,7 @@ def _defer(
     cancelled nothing waits. The engine's own function raises where a job waits, which would end
     the caller's transaction; hence its table.
     """
+    names = ("request_id", "lane")  # in one order, also where `args` come back from a row
     cursor.execute(
         """insert into procrastinate_jobs as waiting
                   (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
@@ -178,7 +179,7 @@ def _defer(
             "queue": QUEUE,
             "task": task,
             "favour": _FINISH if task in _ENDS else _FURTHER_LANE if args.get("lane") else 0,
-            "key": "/".join([task, *(str(value) for value in args.values())]),
+            "key": "/".join([task, *(str(args[name]) for name in names if name in args)]),
             "args": json.dumps(args),
             "due": due,
             "id": args["request_id"],

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from procrastinate import PsycopgConnector
 
-import job_queue
 from job_queue import (
     MAX_LANES,
     build_app,
     count_lanes,
     defer_begin,
     defer_finish,
-    defer_purge,
     defer_turn,
-    drop_stalled_jobs,
+    defer_webhook,
     make_worker,
     restart_idle_requests,
+    restart_stalled_jobs,
 )
+from request_queue import begin_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 20.0
 LEASE_SECONDS = 60.0
-PERIODIC = {"sweep", "clean"}
 SOON = datetime(2041, 1, 1, tzinfo=UTC)
 LATER = SOON + timedelta(hours=1)
 
@@ -84,6 +83,10 @@ def _jobs(database: Database) -> list[dict[str, Any]]:
         return [dict(row) for row in cursor.fetchall()]
 
 
+def _statuses(database: Database) -> list[str]:
+    return sorted(job["status"] for job in _jobs(database))
+
+
 def _set_running(database: Database, *, heartbeat: str = "0 s", started: str = "0 s") -> None:
     """Let every job be run by a worker whose heartbeat, and whose job's start, is so old."""
     with database.transaction() as cursor:
@@ -104,10 +107,10 @@ def _set_running(database: Database, *, heartbeat: str = "0 s", started: str = "
 
 
 def _sweep(database: Database) -> tuple[int, int]:
-    """Drop and restart; return how many of each."""
+    """Restart stalled jobs and idle requests; return how many of each."""
     with database.transaction() as cursor:
-        dropped = drop_stalled_jobs(cursor, lease_seconds=LEASE_SECONDS)
-        return dropped, restart_idle_requests(cursor, lease_seconds=30)
+        stalled = restart_stalled_jobs(cursor, lease_seconds=LEASE_SECONDS)
+        return stalled, restart_idle_requests(cursor, lease_seconds=LEASE_SECONDS)
 
 
 # --- Deferring -------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ def _sweep(database: Database) -> tuple[int, int]:
         (defer_begin, "begin", {}),
         (lambda cursor, request_id: defer_turn(cursor, request_id, 2), "turn", {"lane": 2}),
         (defer_finish, "finish", {}),
-        (defer_purge, "purge", {}),
+        (defer_webhook, "webhook", {}),
     ],
 )
 def test_a_job_is_deferred_with_the_caller_s_rows(
@@ -141,13 +144,6 @@ def test_a_job_is_deferred_with_the_caller_s_rows(
     assert (job["queueing_lock"], job["lock"]) == (key, key if task == "turn" else None)
 
 
-def test_a_deleted_request_is_purged_after_all_others_work(database: Database) -> None:
-    """Its row is gone already, and whoever waits for images goes before."""
-    _defer(database, defer_purge, "ab" * 16)
-    _defer(database, defer_turn, _request(database, priority="low"), 3)
-    assert [job["task_name"] for job in _jobs(database)] == ["turn", "purge"]
-
-
 @pytest.mark.parametrize(
     ("dues", "expected"),
     [
@@ -167,6 +163,17 @@ def test_the_same_job_waits_once_and_is_brought_forward(
         _defer(database, defer_turn, request_id, 0, due=due)
     (job,) = _jobs(database)
     assert job["scheduled_at"] == expected
+
+
+def test_nothing_of_a_cancelling_request_waits(database: Database) -> None:
+    """What was to come later comes at once, so that the cancelling ends soon."""
+    request_id = _request(database)
+    _defer(database, defer_turn, request_id, 0, due=LATER)
+    with database.transaction() as cursor:
+        cursor.execute("update requests set status = 'cancelling'")
+    _defer(database, defer_turn, request_id, 0, due=LATER)
+    _defer(database, defer_turn, request_id, 1, due=LATER)
+    assert [job["scheduled_at"] for job in _jobs(database)] == [None, None]
 
 
 def test_different_lanes_and_requests_wait_side_by_side(database: Database) -> None:
@@ -240,6 +247,11 @@ def test_large_requests_have_more_lanes(images: int, lanes: int) -> None:
         ({}, ("pending", "infinity"), None),
         ({"status": "completed", "succeeded": 3, "finished_at": SOON}, None, None),
         ({"status": "completed", "finished_at": SOON}, ("pending", "-infinity"), None),
+        ({"status": "cancelling"}, ("pending", "2041-01-01"), "turn"),
+        ({"status": "cancelling"}, ("pending", "infinity"), "turn"),
+        ({"status": "cancelling"}, ("running", "-infinity"), None),
+        ({"succeeded": 3, "lease_until": SOON}, None, None),
+        ({"succeeded": 3, "lease_until": datetime(2001, 1, 1, tzinfo=UTC)}, None, "finish"),
     ],
 )
 def test_an_idle_request_gets_its_next_step(
@@ -257,64 +269,177 @@ def test_an_idle_request_gets_its_next_step(
     assert all(job["args"]["request_id"] == request_id for job in jobs)
 
 
-@pytest.mark.parametrize("is_running", [False, True])
-@pytest.mark.parametrize("step", ["begin", "turn"])
-def test_a_request_with_a_job_is_not_restarted(
-    database: Database, step: str, *, is_running: bool
-) -> None:
-    """What waits, also for a later time, or runs is on its way."""
-    if step == "begin":
-        _defer(database, defer_begin, _request(database, status="pending"))
-    else:
-        request_id = _request(database)
-        _image(database, request_id, "pending")
-        _defer(database, defer_turn, request_id, 3, due=None if is_running else LATER)
-    if is_running:
+@pytest.mark.parametrize("job", ["waits", "waits for its time", "runs", "waits and runs"])
+def test_a_request_with_a_turn_in_time_is_not_restarted(database: Database, job: str) -> None:
+    """What waits no longer than the next image, or runs, is on its way; whatever its lane."""
+    request_id = _request(database)
+    later = job == "waits for its time"
+    _image(database, request_id, "pending", str(SOON) if later else "-infinity")
+    _defer(database, defer_turn, request_id, 3, due=SOON if later else None)
+    if "runs" in job:
         _set_running(database)
+    if job == "waits and runs":
+        _defer(database, defer_turn, request_id, 3, due=LATER)
     assert _sweep(database) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("age", "is_dropped"),
-    [
-        ({}, False),
-        ({"heartbeat": "20 s", "started": "100 s"}, False),
-        ({"heartbeat": "31 s"}, True),
-        ({"started": "121 s"}, False),
-        ({"started": "3601 s"}, True),
-    ],
-)
-def test_a_job_that_nobody_runs_is_dropped(
-    database: Database, age: dict[str, str], *, is_dropped: bool
+@pytest.mark.parametrize("image_due", ["-infinity", str(SOON)])
+def test_a_lost_turn_is_restarted_although_another_lane_waits_for_later(
+    database: Database, image_due: str
 ) -> None:
-    """A dead worker's job and one whose end could not be written make way for the next."""
-    request_id = _request(database, status="pending")
-    _defer(database, defer_begin, request_id)
-    _set_running(database, **age)
-    assert _sweep(database) == (int(is_dropped), int(is_dropped))
-    assert [job["status"] for job in _jobs(database)] == ["todo" if is_dropped else "doing"]
-
-
-def test_a_turn_that_takes_minutes_is_dropped(database: Database) -> None:
-    """A turn lasts seconds: one that is told to run for minutes could not write its end."""
+    """What is due doesn't wait for a turn that is there for something else."""
     request_id = _request(database)
+    _image(database, request_id, "pending", image_due)
+    _defer(database, defer_turn, request_id, 3, due=LATER)
+    assert _sweep(database) == (0, 1)
+    assert _sweep(database) == (0, 0)
+    turns = {job["args"]["lane"]: job["scheduled_at"] for job in _jobs(database)}
+    assert turns.pop(3) == LATER
+    if image_due == str(SOON):
+        assert turns == {0: SOON}
+    else:
+        assert list(turns) == [0]
+        assert turns[0] is None or turns[0] < datetime.now(UTC)
+
+
+def test_a_turn_of_a_request_that_is_pending_again_does_not_count(database: Database) -> None:
+    """A first step is what it needs; the turn was for the cancelling before."""
+    request_id = _request(database, status="pending")
     _image(database, request_id, "pending")
     _defer(database, defer_turn, request_id, 0)
-    _set_running(database, started="121 s")
-    assert _sweep(database) == (1, 1)
+    assert _sweep(database) == (0, 1)
+    assert sorted(job["task_name"] for job in _jobs(database)) == ["begin", "turn"]
+    assert _sweep(database) == (0, 0)
 
 
-def test_a_job_whose_worker_is_forgotten_is_dropped(database: Database) -> None:
+def test_a_first_step_that_only_seems_to_run_is_restarted(database: Database) -> None:
+    """Its worker lives, but its transaction failed and it could not write that it ended. One that
+    waits is enough.
+    """
+    _defer(database, defer_begin, _request(database, status="pending"))
+    assert _sweep(database) == (0, 0)
+    _set_running(database)
+    assert _sweep(database) == (0, 1)
+    assert _sweep(database) == (0, 0)
+    assert _statuses(database) == ["doing", "todo"]
+
+
+def test_a_first_step_that_runs_is_let_be(database: Database) -> None:
+    """Its transaction holds the request, however long it takes."""
+    request_id = _request(database, status="pending")
+    _defer(database, defer_begin, request_id)
+    _set_running(database)
+    with database.transaction() as cursor:
+        assert begin_request(cursor, request_id)
+        assert _sweep(database) == (0, 0)
+    assert _statuses(database) == ["doing"]
+
+
+@pytest.mark.parametrize(
+    ("lease_until", "started", "restarted"),
+    [
+        (None, "119 s", 0),
+        (None, "121 s", 1),
+        (datetime(2001, 1, 1, tzinfo=UTC), "119 s", 0),
+        (datetime(2001, 1, 1, tzinfo=UTC), "121 s", 1),
+        (SOON, "121 s", 0),
+    ],
+)
+def test_a_finish_that_a_job_only_seems_to_be_at_is_restarted(
+    database: Database, lease_until: datetime | None, started: str, restarted: int
+) -> None:
+    """Without a lease it may wait for a thread, for two leases' time; with one it goes on."""
+    request_id = _request(database, succeeded=3, lease_until=lease_until)
+    _defer(database, defer_finish, request_id)
+    assert _sweep(database) == (0, 0)
+    _set_running(database, started=started)
+    assert _sweep(database) == (0, restarted)
+    assert _sweep(database) == (0, 0)
+    assert _statuses(database) == ["doing", *["todo"] * restarted]
+
+
+TURN: dict[str, Any] = {"lane": 2}
+STEPS: list[tuple[Callable[..., None], dict[str, Any]]] = [
+    (defer_begin, {}),
+    (defer_turn, TURN),
+    (defer_finish, {}),
+    (defer_webhook, {}),
+]
+
+
+@pytest.mark.parametrize(("defer", "lane"), STEPS)
+@pytest.mark.parametrize(
+    ("age", "stalls"),
+    [
+        ({}, ()),
+        ({"heartbeat": "29 s", "started": "64 s"}, ()),
+        ({"heartbeat": "31 s"}, (defer_begin, defer_turn, defer_finish, defer_webhook)),
+        ({"started": "66 s"}, (defer_turn,)),
+        ({"started": "3599 s"}, (defer_turn,)),
+        ({"started": "3601 s"}, (defer_begin, defer_turn, defer_finish, defer_webhook)),
+    ],
+)
+def test_a_job_that_nobody_runs_is_queued_anew(
+    database: Database,
+    defer: Callable[..., None],
+    lane: dict[str, Any],
+    age: dict[str, str],
+    stalls: tuple[Callable[..., None], ...],
+) -> None:
+    """Exactly as it was, so that the same job later joins it: of a dead worker, and where the end
+    could not be written. A turn lasts seconds, other steps as long as they take.
+    """
+    request_id = _request(database)
+    _defer(database, defer, request_id, **lane)
+    (before,) = _jobs(database)
+    _set_running(database, **age)
+    stalled = int(defer in stalls)
+    assert _sweep(database) == (stalled, 0)
+    (job,) = _jobs(database)
+    assert job["status"] == ("todo" if stalled else "doing")
+    same = ("task_name", "args", "lock", "queueing_lock", "priority", "scheduled_at", "queue_name")
+    assert [job[name] for name in same] == [before[name] for name in same]
+    _defer(database, defer, request_id, **lane)
+    assert len(_jobs(database)) == 2 - stalled
+
+
+def test_a_stalled_job_joins_the_one_that_waits(database: Database) -> None:
+    """It makes way for it, and brings it forward."""
+    request_id = _request(database)
+    _image(database, request_id, "pending")
+    _defer(database, defer_turn, request_id, 2)
+    _set_running(database, heartbeat="1 h")
+    _defer(database, defer_turn, request_id, 2, due=LATER)
+    assert _sweep(database) == (1, 0)
+    (job,) = _jobs(database)
+    assert (job["status"], job["scheduled_at"]) == ("todo", None)
+
+
+@pytest.mark.parametrize("args", [{"timestamp": 1}, {"request_id": "ab" * 16}])
+def test_a_stalled_job_of_no_request_is_dropped(database: Database, args: dict[str, Any]) -> None:
+    """One of an older version, or of a request that is deleted by now."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "insert into procrastinate_jobs (queue_name, task_name, args) values (%s, %s, %s)",
+            ("images", "purge", json.dumps(args)),
+        )
+    _set_running(database, heartbeat="1 h")
+    assert _sweep(database) == (1, 0)
+    assert _jobs(database) == []
+
+
+def test_a_job_whose_worker_is_forgotten_is_queued_anew(database: Database) -> None:
     """A worker that unregistered, or was pruned, runs nothing."""
     request_id = _request(database, status="pending")
     _defer(database, defer_begin, request_id)
     _set_running(database)
     with database.transaction() as cursor:
         cursor.execute("delete from procrastinate_workers")
-    assert _sweep(database) == (1, 1)
+    assert _sweep(database) == (1, 0)
+    assert _statuses(database) == ["todo"]
 
 
-def test_a_job_that_waits_is_not_dropped(database: Database) -> None:
+def test_a_job_that_waits_is_not_stalled(database: Database) -> None:
     """Only running jobs can be stalled."""
     _defer(database, defer_turn, _request(database), 0, due=LATER)
     assert _sweep(database) == (0, 0)
@@ -360,19 +485,6 @@ class Recorder:
         """Note a webhook."""
         await self._note("webhook", request_id)
 
-    async def purge(self, request_id: str) -> None:
-        """Note a deletion."""
-        await self._note("purge", request_id)
-
-    async def clean(self) -> None:
-        """Note a cleaning."""
-        await self._add("clean")
-
-    async def sweep(self) -> None:
-        """Sweep, and note it."""
-        await asyncio.to_thread(_sweep, self.database)
-        await self._add("sweep")
-
     async def called(self, call: tuple[Any, ...], times: int = 1) -> None:
         """Wait for a call."""
         async with self._changed:
@@ -401,7 +513,7 @@ def _with_engine(
 
     async def run() -> Recorder:
         recorder = Recorder(database, *troubles)
-        app = build_app(database.conninfo, recorder, lease_seconds=LEASE_SECONDS)
+        app = build_app(database.conninfo, recorder)
         async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
             worker = make_worker(
                 app, concurrency=2, grace_seconds=grace_seconds, lease_seconds=LEASE_SECONDS
@@ -428,7 +540,7 @@ def test_the_engine_runs_what_was_deferred(database: Database) -> None:
         await recorder.called(("finish", two, "ended"))
 
     _with_engine(database, test)
-    assert [job for job in _jobs(database) if job["task_name"] not in PERIODIC] == []
+    assert _jobs(database) == []
 
 
 def test_a_job_that_waits_for_its_time_runs_then(database: Database) -> None:
@@ -463,18 +575,19 @@ def test_the_same_step_runs_once_at_a_time(database: Database) -> None:
     _with_engine(database, test)
 
 
-def test_a_failed_step_is_swept_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_is_swept_up(database: Database) -> None:
     """A bug or a database that was away ends one run of a step; the next sweep starts another,
     also where the same step was waiting already.
     """
-    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
     request_id = _request(database)
     _image(database, request_id, "pending")
     _defer(database, defer_turn, request_id, 0)
     turn = ("turn", request_id, 0)
 
     async def test(recorder: Recorder) -> None:
-        await recorder.called((*turn, "ended"))
+        while (*turn, "ended") not in recorder.calls:
+            await asyncio.to_thread(_sweep, database)
+            await asyncio.sleep(0.05)
 
     recorder = _with_engine(database, test, RuntimeError("one"), RuntimeError("two"))
     assert recorder.calls.count(turn) == 3
@@ -503,26 +616,6 @@ class _Trap(asyncio.Event):
         """Wait, and raise."""
         await super().wait()
         raise RuntimeError("a bug")
-
-
-def test_sweeping_outlives_a_sweep_that_was_killed(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that died while it swept must not be the last that ever did."""
-    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
-
-    async def first_sweep(recorder: Recorder) -> None:
-        await recorder.called(("sweep",))
-
-    _with_engine(database, first_sweep)
-    with database.transaction() as cursor:
-        cursor.execute(
-            """insert into procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
-               values ('images', 'sweep', 'sweep', 'sweep', '{"timestamp": 1}')"""
-        )
-    _set_running(database, heartbeat="1 h")
-    _with_engine(database, first_sweep)
-    assert [job for job in _jobs(database) if job["status"] == "doing"] == []
 
 
 def test_stopping_lets_a_turn_end(database: Database) -> None:
@@ -560,7 +653,7 @@ def test_the_engine_holds_no_transaction_open(database: Database) -> None:
     """A process that is stopped between two calls of the engine's locks no job."""
 
     async def run() -> bool:
-        app = build_app(database.conninfo, Recorder(database), lease_seconds=LEASE_SECONDS)
+        app = build_app(database.conninfo, Recorder(database))
         async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
             connector = app.connector
             assert isinstance(connector, PsycopgConnector)
