@@ -925,6 +925,7 @@ def test_store_is_away(tmp_path: Path, new_database: NewDatabase) -> None:
         _assert_unavailable(service.get("/readyz"))
         _assert_unavailable(service.upload(CSV))
         (tmp_path / "elsewhere").rename(folder)
+        (folder / "uploads").rename(tmp_path / "uploads")
         (folder / "uploads").write_text("not a folder")
         _assert_unavailable(service.upload(CSV))
         (folder / "uploads").unlink()
