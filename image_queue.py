@@ -285,11 +285,11 @@ def _release_repeating(cursor: Cursor, request_id: str, firsts: set[int]) -> lis
         """with released as (
                update images i set due_at = now()
                  from unnest(%(firsts)s::integer[]) as first,
-                      lateral (select n from images
+                      lateral (select request_id, n from images
                                 where request_id = %(id)s and repeats = first
                                   and state = 'pending' and due_at = 'infinity'
                                 order by n limit %(portion)s) as portion
-                where i.request_id = %(id)s and i.n = portion.n
+                where i.request_id = portion.request_id and i.n = portion.n
                returning i.due_at)
            select max(due_at) as due_at from released""",
         {"id": request_id, "firsts": list(firsts), "portion": REPEATS_AT_A_TIME},

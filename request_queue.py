@@ -54,6 +54,9 @@ def begin_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
     request = cursor.fetchone()
     if request:
         cursor.allow(LONG_SECONDS)
+        # The statistics know nothing of a new request. Taken for a row or two, its images would be
+        # grouped again for each of them.
+        cursor.execute("set local enable_nestloop = off")
         cursor.execute(
             """with repeated as (
                    select input_url, min(n) as first from images where request_id = %(id)s
@@ -143,7 +146,7 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
         return None
     cursor.execute(
         """with portion as materialized (
-               select n, state, error_code from images
+               select request_id, n, state, error_code from images
                 where request_id = %(id)s and n > %(after)s and state in ('failed', 'cancelled')
                 order by n limit %(limit)s),
            again as (
@@ -155,7 +158,7 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
                              and (twin.state in ('pending', 'running')
                                   or twin.state <> 'succeeded' and twin.n > %(after)s))
                           then 'infinity' else '-infinity' end::timestamptz
-                 from portion where i.request_id = %(id)s and i.n = portion.n)
+                 from portion where i.request_id = portion.request_id and i.n = portion.n)
            update requests set
                   status = case when started_at is null then 'pending' else 'processing' end,
                   started_at = case when started_at is not null then now() end,

@@ -22,7 +22,7 @@ from image_queue import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from database_helper import Database
+    from database_helper import Cursor, Database
 
 LEASE = 60.0
 
@@ -70,10 +70,10 @@ class Queue:
         with self.database.transaction() as cursor:
             return give_back_expired(cursor)
 
-    def cancel_pending(self) -> Recorded:
+    def cancel_pending(self, after: int = 0) -> Recorded:
         """Cancel a portion and commit."""
         with self.database.transaction() as cursor:
-            return cancel_pending(cursor, self.id)
+            return cancel_pending(cursor, self.id, after=after)
 
     def take_finish(self, lease_seconds: float = LEASE) -> dict[str, Any] | None:
         """Take the finish and commit."""
@@ -86,10 +86,19 @@ class Queue:
             fence = self.request["fence"] if fence is None else fence
             return request_queue.finish_request(cursor, self.id, fence)
 
-    def retry(self) -> int | None:
-        """Retry and commit."""
+    def retry_portion(self, after: int = 0) -> request_queue.Retried | None:
+        """Retry a portion and commit."""
         with self.database.transaction() as cursor:
-            return request_queue.retry_request(cursor, self.id)
+            return request_queue.retry_request(cursor, self.id, after=after)
+
+    def retry(self) -> int | None:
+        """Retry everything, a portion at a time; return how many images there were."""
+        images = last = 0
+        while portion := self.retry_portion(last):
+            if not portion.images:
+                return images
+            images, last = images + portion.images, portion.last
+        return None
 
     def cancel(self) -> None:
         """Cancel and commit."""
@@ -152,6 +161,24 @@ class Queue:
         row = self.request
         names = ("succeeded", "failed", "cancelled", "bytes_in", "bytes_out")
         return tuple(row[name] for name in names)
+
+
+def analyze(database: Database) -> None:
+    """Let the statistics know of the images that there are."""
+    with database.transaction() as cursor:
+        cursor.execute("analyze images")
+
+
+def count_reads(cursor: Cursor) -> int:
+    """Return how many rows of images this connection has read, of late."""
+    cursor.execute(
+        """select seq_tup_read + idx_tup_fetch as count from pg_stat_xact_user_tables
+            where relname = 'images'"""
+    )
+    row = cursor.fetchone()
+    assert row
+    count: int = row["count"]
+    return count
 
 
 def urls(count: int) -> list[str]:

@@ -26,7 +26,7 @@ from image_queue import (
     select_twin,
 )
 from request_queue import retry_request
-from tests.queued import LEASE, Queue, failure, outcome, retry, success, urls
+from tests.queued import LEASE, Queue, analyze, count_reads, failure, outcome, retry, success, urls
 
 if TYPE_CHECKING:
     from database_helper import Cursor, Database
@@ -44,7 +44,7 @@ def _numbers(images: list[ClaimedImage]) -> list[int]:
 
 def _accepted(*images: ClaimedImage) -> Recorded:
     """Return what recording says of these alone, where nothing follows from them."""
-    return Recorded(accepted={(image.request_id, image.n) for image in images})
+    return Recorded(accepted={(image.request_id, image.n, image.fence) for image in images})
 
 
 # --- Claiming --------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_expired_leases_are_given_back(database: Database) -> None:
     other.claim(limit=1, lease_seconds=-1)
     with database.transaction() as cursor:
         given_back = give_back_expired(cursor)
-    assert given_back.accepted == {(queue.id, 1), (queue.id, 2), (other.id, 1)}
+    assert given_back.accepted == {(queue.id, 1, 1), (queue.id, 2, 1), (other.id, 1, 1)}
     assert (set(given_back.due), given_back.finished) == ({queue.id, other.id}, [])
     assert (queue.states, other.states) == (["pending", "pending", "running"], ["pending"] * 2)
     assert _numbers(queue.claim()) == [1, 2]
@@ -270,7 +270,8 @@ def test_the_third_loss_is_the_end_of_an_image(database: Database) -> None:
     _lose(queue, 1)
     _lose(queue, 1)
     recorded = _lose(queue, 1)
-    assert (recorded.accepted, recorded.finished) == ({(queue.id, 1), (queue.id, 2)}, [])
+    assert recorded.accepted == {(queue.id, 1, 3), (queue.id, 2, 3)}
+    assert recorded.finished == []
     assert set(recorded.due) == {queue.id}
     crashed = queue.images[0]
     assert (crashed["state"], crashed["error_code"], crashed["attempts"], crashed["losses"]) == (
@@ -294,7 +295,7 @@ def test_the_third_loss_of_the_last_image_lets_the_request_finish(database: Data
     (image,) = queue.claim(lease_seconds=-1)
     with database.transaction() as cursor:
         assert mark_decoding(cursor, image)
-    assert queue.give_back_expired() == Recorded({(queue.id, 1)}, [queue.id], {})
+    assert queue.give_back_expired() == Recorded({(queue.id, 1, image.fence)}, [queue.id], {})
     before = queue.rows
     assert queue.record(success(image)) == queue.give_back_expired() == Recorded()
     assert queue.rows == before
@@ -329,6 +330,21 @@ def test_an_image_that_is_no_longer_ours_is_not_marked(database: Database, fate:
 
 
 # --- Recording -------------------------------------------------------------------------------
+
+
+def test_of_two_attempts_at_an_image_the_newer_counts(database: Database) -> None:
+    """Also where one worker made both, and records them together, in whatever order."""
+    queue = Queue(database, *urls(2))
+    late = queue.claim(lease_seconds=-1)
+    queue.give_back_expired()
+    again = queue.claim()
+    recorded = queue.record(
+        *(success(late[0], 1, 1), success(again[0])),
+        *(success(again[1]), success(late[1], 1, 1)),
+    )
+    assert recorded.accepted == {(queue.id, 1, 2), (queue.id, 2, 2)}
+    assert recorded.finished == [queue.id]
+    assert queue.counters == (2, 0, 0, 200, 120)
 
 
 def test_an_outcome_is_written_and_counted(database: Database) -> None:
@@ -381,9 +397,9 @@ def test_who_records_hears_which_outcomes_count(database: Database) -> None:
     claimed = queue.claim() + other.claim()
     queue.change("fence = fence + 1", 2)
     recorded = queue.record(success(claimed[0]), success(claimed[1]), retry(claimed[2], 60))
-    assert recorded.accepted == {(queue.id, 1), (queue.id, 3)}
+    assert recorded.accepted == {(queue.id, 1, 1), (queue.id, 3, 1)}
     recorded = queue.record(*map(failure, claimed))
-    assert recorded.accepted == {(other.id, 1)}
+    assert recorded.accepted == {(other.id, 1, 1)}
     assert (queue.counters[:3], other.counters[:3]) == ((1, 0, 0), (0, 1, 0))
 
 
@@ -410,7 +426,7 @@ def test_outcomes_of_several_requests_share_a_batch(database: Database) -> None:
     one, two = Queue(database, *urls(1)), Queue(database, *urls(2))
     outcomes = [success(one.claim()[0]), failure(two.claim(limit=1)[0])]
     recorded = one.record(*outcomes)
-    assert recorded.accepted == {(one.id, 1), (two.id, 1)}
+    assert recorded.accepted == {(one.id, 1, 1), (two.id, 1, 1)}
     assert (recorded.finished, recorded.due) == ([one.id], {})
     assert (one.counters[:2], two.counters[:2]) == ((1, 0), (0, 1))
 
@@ -485,6 +501,25 @@ def test_repetitions_go_on_when_their_twin_ends(database: Database, state: Image
     assert (twin["n"], twin["state"]) == (1, state)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("statistics", ["fresh", "of others"])
+def test_repetitions_are_found_by_their_index(database: Database, n: int, statistics: str) -> None:
+    """Also where the planner knows that half of all images repeat the same one, or nothing at all
+    of this request: each image that ends would else cost a look through the whole table.
+    """
+    one, *others = urls(10_000)
+    Queue(database, *others)
+    analyze(database)
+    queue = Queue(database, one, *others, *[one] * 10_000)
+    if statistics == "fresh":
+        analyze(database)
+    image = queue.claim(limit=2)[n - 1]
+    with database.transaction() as cursor:
+        before = count_reads(cursor)
+        assert bool(image_queue._release_repeating(cursor, queue.id, {image.n})) == (n == 1)
+        assert count_reads(cursor) - before <= 2 * image_queue.REPEATS_AT_A_TIME
+
+
 def test_repetitions_wait_while_their_twin_is_tried_again(database: Database) -> None:
     """A failed try is no end."""
     (one,) = urls(1)
@@ -532,10 +567,35 @@ def test_the_last_portion_lets_the_request_finish(
     queue.cancel()
     with ThreadPoolExecutor(4) as threads:
         portions = list(threads.map(lambda _: queue.cancel_pending(), range(12)))
-    assert sorted(n for portion in portions for _, n in portion.accepted) == list(range(1, 21))
+    assert sorted(n for portion in portions for _, n, _ in portion.accepted) == list(range(1, 21))
     assert [portion.finished for portion in portions if portion.finished] == [[queue.id]]
     assert queue.counters == (0, 0, 20, 0, 0)
     assert queue.request["errors_by_code"] == {"cancelled": 20}
+
+
+def test_portions_follow_each_other_by_number(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is behind the last one is cancelled, in input order. An image that comes back before it
+    is there for whoever begins from the start again.
+    """
+    monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 2)
+    queue = Queue(database, *urls(6))
+    (first,) = queue.claim(limit=1)
+    queue.cancel()
+
+    def cancel(after: int) -> list[int]:
+        return sorted(n for _, n, _ in queue.cancel_pending(after).accepted)
+
+    assert [cancel(after) for after in (0, 3)] == [[2, 3], [4, 5]]
+    with database.transaction() as cursor:
+        give_back(cursor, [first])
+    assert [cancel(after) for after in (5, 6)] == [[6], []]
+    assert queue.states == ["pending", *["cancelled"] * 5]
+    with database.transaction() as cursor:
+        assert select_next_due(cursor, queue.id) == _now(cursor)
+    assert queue.cancel_pending().finished == [queue.id]
+    assert queue.counters[:3] == (0, 0, 6)
 
 
 @pytest.mark.parametrize("status", ["pending", "processing", "completed", "cancelled"])
@@ -554,7 +614,7 @@ def test_an_image_that_is_just_being_claimed_is_passed_over(database: Database) 
     with database.transaction() as cursor:
         claimed = claim_images(cursor, queue.id, limit=1, lease_seconds=LEASE)
         queue.cancel()
-        assert queue.cancel_pending().accepted == {(queue.id, 2), (queue.id, 3)}
+        assert queue.cancel_pending().accepted == {(queue.id, 2, 0), (queue.id, 3, 0)}
     assert queue.states == ["running", "cancelled", "cancelled"]
     assert queue.record(*map(success, claimed)).finished == [queue.id]
 
@@ -571,6 +631,18 @@ def test_a_cancelling_request_has_something_to_do_at_once(database: Database, du
     queue.cancel_pending()
     with database.transaction() as cursor:
         assert select_next_due(cursor, queue.id) is None
+
+
+@pytest.mark.parametrize("status", ["pending", "completed", "cancelled"])
+def test_what_is_not_being_processed_has_nothing_for_a_turn(
+    database: Database, status: str
+) -> None:
+    """One that was retried after it was cancelled before it began needs its first step."""
+    queue = Queue(database, *urls(2))
+    queue.change_request(f"status = '{status}'")
+    with database.transaction() as cursor:
+        assert select_next_due(cursor, queue.id) is None
+        assert select_next_due(cursor, queue.id, pause=5) is None
 
 
 def _now(cursor: Cursor) -> datetime:
@@ -599,7 +671,7 @@ def test_a_repetition_never_waits_for_a_twin_that_has_ended(database: Database, 
     assert (twin.n, queue.states) == (1, ["running", "failed", "running"])
     with ThreadPoolExecutor(1) as thread, database.transaction() as cursor:
         if first == "the retry":
-            assert retry_request(cursor, queue.id) == 1
+            assert retry_request(cursor, queue.id, after=0) == (1, 2, "processing")
             late: Future[Any] = thread.submit(queue.record, success(twin))
         else:
             assert record_outcomes(cursor, [success(twin)]).accepted

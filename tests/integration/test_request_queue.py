@@ -14,6 +14,7 @@ from image_queue import ClaimedImage, ImageState
 from request_queue import (
     begin_request,
     cancel_request,
+    claim_purge,
     delete_expired_requests,
     leave_finish,
     purge_rows,
@@ -22,7 +23,7 @@ from request_queue import (
     select_deleted,
     select_deleted_request,
 )
-from tests.queued import LEASE, Queue, failure, success, urls
+from tests.queued import LEASE, Queue, analyze, cancelled, count_reads, failure, success, urls
 
 if TYPE_CHECKING:
     from database_helper import Database
@@ -65,6 +66,18 @@ def test_an_image_that_repeats_an_earlier_one_waits_for_it(database: Database) -
     queue = Queue(database, one, two, one, two, one, one.upper())
     assert [image["repeats"] for image in queue.images] == [None, None, 1, 2, 1, None]
     assert _numbers(queue.claim()) == [1, 2, 6]
+
+
+def test_beginning_reads_each_image_a_few_times(database: Database) -> None:
+    """Also where the statistics know nothing of the request, as it is new."""
+    Queue(database, *urls(1000))
+    analyze(database)
+    queue = Queue(database, *urls(1000), *urls(500), begins=False)
+    with database.transaction() as cursor:
+        before = count_reads(cursor)
+        assert begin_request(cursor, queue.id)
+        assert count_reads(cursor) - before <= 10 * 1500
+    assert len(queue.claim()) == 1000
 
 
 def test_the_same_url_in_another_request_is_not_waited_for(database: Database) -> None:
@@ -267,17 +280,13 @@ def test_a_retried_request_finishes_anew(database: Database) -> None:
 
 def test_repetitions_wait_again_for_what_is_begun_anew(database: Database) -> None:
     """Not for a twin that succeeded: there is something to copy."""
-    one, two = urls(2)
-    queue = _finished(database, "ffsfcf", one, one, two, two, two, one)
-    assert queue.retry() == 5
-    assert [(image.n, image.repeats) for image in queue.claim()] == [
-        *((1, None), (4, 3)),
-        (5, 3),
-    ]
-    assert [image["state"] for image in queue.images] == [
-        *("running", "pending", "succeeded"),
-        *("running", "running", "pending"),
-    ]
+    one, two, three = urls(3)
+    queue = _finished(database, "ffsfcfcc", one, one, two, two, two, one, three, three)
+    assert queue.retry() == 7
+    claimed = [(image.n, image.repeats) for image in queue.claim()]
+    assert claimed == [(1, None), (4, 3), (5, 3), (7, None)]
+    states = ["running", "pending", "succeeded", "running", "running", "pending"]
+    assert queue.states == [*states, "running", "pending"]
 
 
 def test_what_was_cancelled_before_it_began_begins_at_a_retry(database: Database) -> None:
@@ -336,7 +345,114 @@ def test_where_nothing_failed_a_retry_changes_nothing(database: Database, state:
 def test_a_request_that_is_not_there_can_not_be_retried(database: Database) -> None:
     """It may have been deleted in between."""
     with database.transaction() as cursor:
-        assert request_queue.retry_request(cursor, "ab" * 16) is None
+        assert request_queue.retry_request(cursor, "ab" * 16, after=0) is None
+
+
+def test_a_retry_goes_by_portions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters and codes are right after each; the last one has nothing left to do."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
+    queue = _finished(database, "fsfcsfc")
+    queue.change("error_code = 'http_404'", 6)
+    queue.change_request("""errors_by_code = '{"timeout": 2, "http_404": 1, "cancelled": 2}'""")
+    told = []
+    after = 0
+    for fence in (2, 3, 4, 4):
+        portion = queue.retry_portion(after)
+        assert portion
+        after = portion.last
+        told.append((*portion, queue.counters[:3], queue.request["errors_by_code"]))
+        assert queue.request["fence"] == fence
+    codes = [dict(counts) for *_, counts in told]
+    assert [row[:4] for row in told] == [
+        (2, 3, "processing", (2, 1, 2)),
+        (2, 6, "processing", (2, 0, 1)),
+        (1, 7, "processing", (2, 0, 0)),
+        (0, 7, "processing", (2, 0, 0)),
+    ]
+    assert codes == [{"http_404": 1, "cancelled": 2}, {"cancelled": 1}, {}, {}]
+    assert queue.states == [
+        *("pending", "succeeded", "pending", "pending"),
+        *("succeeded", "pending", "pending"),
+    ]
+
+
+def test_nothing_is_retried_twice_in_one_go(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has failed anew before the last portion stays so."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 1)
+    queue = _finished(database, "fff")
+    assert queue.retry_portion() == (1, 1, "processing")
+    queue.record(*map(failure, queue.claim()))
+    assert queue.retry_portion(1) == (1, 2, "processing")
+    assert queue.retry_portion(2) == (1, 3, "processing")
+    assert queue.retry_portion(3) == (0, 3, "processing")
+    assert queue.states == ["failed", "pending", "pending"]
+    assert queue.counters[:3] == (0, 1, 0)
+    assert queue.request["errors_by_code"] == {"timeout": 1}
+
+
+@pytest.mark.parametrize(
+    ("portion", "meanwhile", "waits"),
+    [
+        (2, None, True),
+        (1, None, True),
+        (1, "runs", True),
+        (1, "succeeds", False),
+        (1, "fails", False),
+        (1, "is cancelled", False),
+    ],
+)
+def test_a_repetition_waits_for_its_twin_of_whatever_portion(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    portion: int,
+    meanwhile: str | None,
+    waits: bool,  # noqa: FBT001  # by name
+) -> None:
+    """If that still runs again; where it has ended meanwhile, however, it is there to be copied."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", portion)
+    queue = _finished(database, "ff", *urls(1) * 2)
+    first = queue.retry_portion()
+    assert first
+    if meanwhile:
+        (twin,) = queue.claim()
+        ends = {"succeeds": success(twin), "fails": failure(twin), "is cancelled": cancelled(twin)}
+        queue.record(*(end for name, end in ends.items() if name == meanwhile))
+    if portion == 1:
+        assert queue.retry_portion(first.last) == (1, 2, "processing")
+    claimed = _numbers(queue.claim())
+    assert (2 not in claimed) == waits
+    if waits:
+        queue.record(failure(queue.claim_of(1)))
+        assert _numbers(queue.claim()) == [2]
+
+
+def test_a_retry_that_is_cancelled_between_two_portions_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs again is cancelled, and no more is begun anew."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 1)
+    queue = _finished(database, "ff")
+    assert queue.retry_portion() == (1, 1, "processing")
+    queue.cancel()
+    assert queue.retry_portion(1) is None
+    assert queue.cancel_pending().finished == [queue.id]
+    assert queue.counters[:3] == (0, 1, 1)
+
+
+def test_a_portion_reads_no_more_than_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the statistics know nothing of the request."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 10)
+    Queue(database, *urls(1000))
+    analyze(database)
+    queue = _finished(database, "f" * 1000)
+    with database.transaction() as cursor:
+        before = count_reads(cursor)
+        assert request_queue.retry_request(cursor, queue.id, after=0) == (10, 10, "processing")
+        assert count_reads(cursor) - before <= 50
 
 
 # --- Cancelling ------------------------------------------------------------------------------
@@ -471,3 +587,35 @@ def test_what_was_finished_long_ago_is_deleted_oldest_first(database: Database) 
     stone = _tombstone(database, queues[0].id)
     assert stone
     assert stone["owner"] == "its owner"
+
+
+def test_a_purge_is_one_s_own_until_its_lease_is_over(database: Database) -> None:
+    """One deleted request for each that asks; what is purged is never given out again."""
+    queues = sorted((_finished(database, "s") for _ in range(2)), key=lambda queue: queue.id)
+    for queue in queues:
+        queue.delete()
+    one, two = (queue.id for queue in queues)
+
+    def claim() -> str | None:
+        with database.transaction() as cursor:
+            return claim_purge(cursor, lease_seconds=LEASE)
+
+    assert [claim(), claim(), claim()] == [one, two, None]
+    with database.transaction() as cursor:
+        cursor.execute(f"update deleted_requests set {LEASE_IS_OVER} where id = %s", (two,))  # noqa: S608
+    assert [claim(), claim()] == [two, None]
+    with database.transaction() as cursor:
+        while purge_rows(cursor, one):
+            pass
+        cursor.execute(f"update deleted_requests set {LEASE_IS_OVER}")  # noqa: S608
+    assert [claim(), claim()] == [two, None]
+
+
+def test_two_that_claim_purges_at_once_get_different_ones(database: Database) -> None:
+    """Neither waits for the other."""
+    for _ in range(2):
+        _finished(database, "s").delete()
+    with database.transaction() as one, database.transaction() as two:
+        two.execute("set local lock_timeout = '2s'")
+        claims = [claim_purge(cursor, lease_seconds=LEASE) for cursor in (one, two)]
+    assert len(set(claims) - {None}) == 2
