@@ -15,13 +15,13 @@ from tests.queued import Queue, success
 
 if TYPE_CHECKING:
     from database_helper import Cursor, Database
-    from image_queue import Outcome
+    from image_queue import Attempt, Outcome
 
 
 def _record(database: Database, outcomes: list[Outcome]) -> list[bool]:
     """Record outcomes that ended at once; return which of them count."""
 
-    def write(cursor: Cursor, batch: list[Outcome]) -> set[tuple[str, int]]:
+    def write(cursor: Cursor, batch: list[Outcome]) -> set[Attempt]:
         return record_outcomes(cursor, batch).accepted
 
     async def run() -> list[bool]:

@@ -353,7 +353,7 @@ class PausingStore(ImageStore):
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Pause, then put."""
-        self.pauses("put")
+        self.pauses("put the report" if "-report" in key else "put")
         super().put(key, data)
 
     def move(self, source: str, target: str) -> bool:
@@ -403,21 +403,25 @@ class Rivals:
     def retry(self) -> None:
         """Let the failed image be tried again."""
         with self.database.transaction() as cursor:
-            assert retry_request(cursor, self.request.id)
+            assert retry_request(cursor, self.request.id, after=0)
 
-    def end_retry(self) -> None:
-        """Let it succeed, and the other one finish."""
+    def succeed(self) -> None:
+        """Let it succeed now."""
         with self.database.transaction() as cursor:
             (image,) = claim_images(cursor, self.request.id, limit=9, lease_seconds=60)
             key: dict[str, Any] = {"request_id": image.request_id, "n": image.n}
             end = Outcome(**key, fence=image.fence, attempts=1, **_ending("s"))
             assert record_outcomes(cursor, [end]).finished
-        self.other.finish(self.request.id)
+
+    def retry_and_succeed(self) -> None:
+        """Let both happen; the request is to be finished."""
+        self.retry()
+        self.succeed()
 
     def retry_to_the_end(self) -> None:
-        """Let all of that happen."""
-        self.retry()
-        self.end_retry()
+        """Let the other one do that, too."""
+        self.retry_and_succeed()
+        self.other.finish(self.request.id)
 
     def delete(self) -> None:
         """Let the other one finish; then nothing of the request is left."""
@@ -496,20 +500,57 @@ def test_who_finds_the_request_finished_by_another_changes_nothing(
     """Wherever it was stopped: no row and no file; what it has staged is cleaned away."""
     for rivals, before in _stop_everywhere(database, tmp_path, happen):
         assert rivals.everything() == before
-        rivals.other.clean(retention_days=0)
+        rivals.other.clean()
         assert list((rivals.request.folder / STAGED_CSVS).iterdir()) == []
         assert rivals.everything() == before
 
 
+@pytest.mark.parametrize("happen", [Rivals.retry, Rivals.retry_and_succeed])
 def test_who_finds_the_request_retried_changes_no_row(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    happen: Callable[[Rivals], None],
 ) -> None:
-    """Nor an output cell; in the end the files are those of the retry."""
+    """Nor an output cell, also if all its images have ended anew; in the end the files are those
+    of the retry.
+    """
     monkeypatch.setattr(request_finisher, "PAGE", 1)
-    for rivals, before in _stop_everywhere(database, tmp_path, Rivals.retry):
-        assert rivals.everything()[:4] == before[:4]
-        rivals.end_retry()
+    has_begun = False
+    for rivals, before in _stop_everywhere(database, tmp_path, happen):
+        if has_begun or happen is Rivals.retry:
+            assert rivals.everything()[:4] == before[:4]
+        has_begun = True  # it was stopped before it had taken the finish, once
+        if happen is Rivals.retry:
+            rivals.succeed()
+        rivals.other.finish(rivals.request.id)
         _assert_all_succeeded(rivals.request)
+
+
+def test_who_lost_the_finish_writes_no_further_page(database: Database, tmp_path: Path) -> None:
+    """What would take minutes for nothing ends with the next page."""
+    rivals = _rivals(database, tmp_path)
+    rivals.pausing(Pauses("put the report", rivals.finish)).finish(rivals.request.id)
+    assert list((tmp_path / STAGED_CSVS).iterdir()) == []
+    assert rivals.request.row["fence"] == 2
+
+
+def test_a_request_whose_csv_is_not_there_is_not_finished(
+    database: Database, tmp_path: Path
+) -> None:
+    """Whoever has deleted what was staged: the next one writes it again."""
+    rivals = _rivals(database, tmp_path)
+
+    def vanish() -> None:
+        for path in (tmp_path / STAGED_CSVS).iterdir():
+            path.unlink()
+
+    rivals.pausing(Pauses("move a CSV", vanish)).finish(rivals.request.id)
+    unfinished = rivals.request.row
+    assert unfinished["finished_at"] is None
+    rivals.finish()
+    assert rivals.request.row["finished_at"]
+    assert rivals.request.output
 
 
 def test_who_finds_the_request_retried_and_finished_changes_nothing(
@@ -591,7 +632,7 @@ def test_csvs_that_nobody_will_move_are_deleted(database: Database, tmp_path: Pa
     for name in wanted | strays:
         (tmp_path / STAGED_CSVS / name).write_text("half")
     for _ in range(2):
-        _finisher(database, running.store).clean(retention_days=0)
+        _finisher(database, running.store).clean()
         assert {path.name for path in (tmp_path / STAGED_CSVS).iterdir()} == wanted
 
 
@@ -600,43 +641,10 @@ def test_cleaning_settles_what_is_staged(database: Database, tmp_path: Path) -> 
     request = Finished(database, tmp_path, [_product(1, "http://a/1", "http://a/2")], "sf")
     for n in (1, 2):
         request.store.put(f"{STAGED_IMAGES}{request.id}-{n}.1.jpg", b"image")
-    _finisher(database, request.store).clean(retention_days=0)
+    _finisher(database, request.store).clean()
     assert list((tmp_path / STAGED_IMAGES).iterdir()) == []
     published = [path.name for path in (tmp_path / "uploads" / request.id).iterdir()]
     assert published == [f"{request.id}-1.jpg"]
-
-
-def test_requests_are_deleted_when_their_time_is_over(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So many at a time, with a job each that deletes the rest; never where 0 days are set."""
-    monkeypatch.setattr(request_finisher, "EXPIRED_AT_A_TIME", 2)
-    requests = [Finished(database, tmp_path, [_product(1, "http://a/1")], "s") for _ in range(4)]
-    for request, days in zip(requests, (5, 9, 1, 7), strict=True):
-        request.write()
-        with database.transaction() as cursor:
-            cursor.execute(
-                "update requests set finished_at = now() - make_interval(days => %s) where id = %s",
-                (days, request.id),
-            )
-    finisher = _finisher(database, requests[0].store)
-
-    def left() -> list[bool]:
-        with database.transaction() as cursor:
-            return [select_request(cursor, request.id) is not None for request in requests]
-
-    finisher.clean(retention_days=0)
-    assert left() == [True] * 4
-    finisher.clean(retention_days=3)
-    assert left() == [True, False, True, False]
-    finisher.clean(retention_days=3)
-    assert left() == [False, False, True, False]
-    finisher.clean(retention_days=3)
-    assert left() == [False, False, True, False]
-    with database.transaction() as cursor:
-        cursor.execute("select args->>'request_id' as id, task_name from procrastinate_jobs")
-        jobs = [(row["id"], row["task_name"]) for row in cursor.fetchall()]
-    assert sorted(jobs) == sorted((requests[n].id, "purge") for n in (0, 1, 3))
 
 
 def test_a_purge_leaves_nothing_of_a_request_and_all_of_another(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from image_queue import Attempt
+
 PATIENCE_SECONDS = 5.0
 
 
@@ -34,7 +36,7 @@ class Database:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write(self, outcomes: list[Outcome]) -> set[tuple[str, int]]:
+    async def write(self, outcomes: list[Outcome]) -> set[Attempt]:
         """Take a batch, and accept all of it but what is `refused`."""
         await self.gate.wait()
         if self.failures:
@@ -45,12 +47,16 @@ class Database:
                 raise ValueError(f"{outcome.n} is refused")
             self.failed += [outcome] * is_ours
         self.batches.append([outcome.n for outcome in outcomes])
-        return {("a", outcome.n) for outcome in outcomes if outcome.n not in self.refused}
+        return {
+            ("a", outcome.n, outcome.fence)
+            for outcome in outcomes
+            if outcome.n not in self.refused and outcome.fence == 1
+        }
 
 
-def _outcome(n: int) -> Outcome:
+def _outcome(n: int, fence: int = 1) -> Outcome:
     return Outcome(
-        request_id="a", n=n, fence=1, attempts=1, state=ImageState.SUCCEEDED, sha256="00"
+        request_id="a", n=n, fence=fence, attempts=1, state=ImageState.SUCCEEDED, sha256="00"
     )
 
 
@@ -87,6 +93,17 @@ def test_each_waiter_hears_whether_its_own_outcome_counts() -> None:
         database.refused = {2, 4}
         told = await asyncio.gather(*(recorder.record(_outcome(n)) for n in range(1, 5)))
         assert told == [True, False, True, False]
+
+    _run(test)
+
+
+def test_two_attempts_at_one_image_are_told_apart() -> None:
+    """A worker that claimed its own image again records both, in one batch; one counts."""
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        told = await asyncio.gather(*(recorder.record(_outcome(1, fence)) for fence in (0, 1, 2)))
+        assert told == [False, True, False]
+        assert len(database.batches) == 1
 
     _run(test)
 
