@@ -47,13 +47,17 @@ class Line(AsyncDatabase):
         super().__init__(database)
         self.count = 0
         self.is_cut = False
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def run(self, statements: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a transaction, unless cut."""
         if self.is_cut:
             raise DatabaseUnavailableError("cut")
         self.count += 1
-        return await super().run(statements, *args, **kwargs)
+        result = await super().run(statements, *args, **kwargs)
+        await self.may_answer.wait()
+        return result
 
 
 class Worker:
@@ -63,6 +67,12 @@ class Worker:
         self.line = Line(database)
         self.gate = OriginGate(self.line, terms, renew_seconds=RENEW_SECONDS)
         self._upkeep = asyncio.create_task(self.gate.run())
+
+    async def rest(self) -> None:
+        """Renew no more by the clock, only when something is urgent."""
+        self.gate._renew_seconds = 3600.0
+        await _until(lambda: self.gate._next_tick > monotonic() + 1)
+        await _until(lambda: self.gate._renewal and self.gate._renewal.done())
 
     async def stop(self) -> None:
         """Stop renewing, as a process does that dies."""
@@ -314,10 +324,51 @@ def test_a_slot_too_many_is_handed_on_at_once(run: Run) -> None:
         second = shop.crowd(late, 50)
         await _renewed(late)
         await _renewed(early)
-        early.gate._renew_seconds = 3600.0
-        await _until(lambda: early.gate._next_tick > monotonic() + 1)
+        await early.rest()
         first.end()
         await _until(lambda: second.running == 1)
+
+    run(test)
+
+
+def test_what_is_not_used_is_handed_on_at_once(run: Run) -> None:
+    """A worker whose limit sinks begins no further download, and then says so without a wait."""
+
+    async def test(shop: Shop) -> None:
+        early, late = shop.worker(), shop.worker()
+        first = shop.crowd(early, 2)
+        await _until(lambda: first.running == 2)
+        await early.rest()
+        second = shop.crowd(late, 50)
+        await _renewed(late)
+        assert second.running == 0
+        early.gate._hurry(early.gate._hosts[HOST.host])
+        await _until(lambda: second.running == 2)
+
+    run(test)
+
+
+def test_slots_that_are_being_given_back_are_not_used(run: Run) -> None:
+    """Who comes while the answer is on its way waits for another one."""
+
+    async def test(shop: Shop) -> None:
+        early, late = shop.worker(), shop.worker()
+        first = shop.crowd(early, CAPACITY)
+        await _until(lambda: first.running == CAPACITY)
+        early.line.may_answer.clear()
+        first.end(CAPACITY)
+        await _until(lambda: not shop.query("select host from host_shares"))
+        second = shop.crowd(late, 50)
+        await _until(lambda: second.running == CAPACITY)
+        first.grow(1)
+        await _renewed(late)
+        assert first.running == 0
+        early.line.may_answer.set()
+        await _renewed(early)
+        await _renewed(late)
+        second.end()
+        await _until(lambda: first.running == 1)
+        assert shop.peak == CAPACITY
 
     run(test)
 
@@ -514,6 +565,24 @@ def test_who_waits_for_a_slot_hears_of_the_pause(run: Run) -> None:
     run(test)
 
 
+def test_what_could_not_be_told_is_told_later(run: Run) -> None:
+    """A pause that a worker heard of while it could not reach PostgreSQL."""
+
+    async def test(shop: Shop) -> None:
+        told, other = shop.worker(), shop.worker()
+        await told.attempt()
+        crowd = shop.crowd(told, 1)
+        await _until(lambda: crowd.running)
+        told.line.is_cut = True
+        crowd.end(error=_busy(60.0))
+        await _until(lambda: told.gate._renewal and told.gate._renewal.exception())
+        assert await other.refusal() is None
+        told.line.is_cut = False
+        await _asked(other, PostponedError)
+
+    run(test, lease_seconds=0.5)  # the other gets a slot when that is over
+
+
 def test_a_pause_ends(run: Run) -> None:
     """After it the origin is asked again."""
 
@@ -672,6 +741,8 @@ def test_a_probe_that_fails_opens_it_again_for_all(run: Run) -> None:
             crowd.end(10, GONE)
         await _until(lambda: [len(crowd.errors) for crowd in crowds] == [10, 10])
         assert sum(crowd.entered for crowd in crowds) == 1
+        probed = "select probe_until > now() as is_probed from origins"
+        await _until(lambda: shop.query(probed) == [{"is_probed": False}])
         errors = [error for crowd in crowds for error in crowd.errors if error is not GONE]
         assert len(errors) == 19
         for error in errors:
@@ -740,7 +811,7 @@ def test_who_waits_for_a_probe_is_turned_away_when_the_gate_drains(run: Run) -> 
         worker = shop.worker()
         await _half_open(shop, worker)
         (crowd,) = await _probe(shop, worker)
-        worker.gate._renew_seconds = 3600.0
+        await worker.rest()
         worker.gate.drain()
         await _until(lambda: len(crowd.errors) == 9)
         assert all(isinstance(error, PostponedError) for error in crowd.errors)
