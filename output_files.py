@@ -80,16 +80,21 @@ class OutputFiles:
             for key in self._store.list_keys(STAGED_IMAGES, request_id)
         )
         staged = [(key, image) for key, image in found if image]
+        errors = []
         for start in range(0, len(staged), SETTLED_AT_A_TIME):
-            self._settle(staged[start : start + SETTLED_AT_A_TIME])
+            errors += self._settle(staged[start : start + SETTLED_AT_A_TIME])
+        if errors:
+            raise errors[0]
         if request_id:
             self._store.sync(image_folder(request_id))
 
     def settle_one(self, staged: StagedImage) -> None:
         """Do so with one file."""
-        self._settle([(staged.key, staged)])
+        for error in self._settle([(staged.key, staged)]):
+            raise error
 
-    def _settle(self, files: Sequence[tuple[str, StagedImage]]) -> None:
+    def _settle(self, files: Sequence[tuple[str, StagedImage]]) -> list[ImageError]:
+        """Settle some files; return what failed, as one keeps no other from being settled."""
         # The rows are read after the files were seen: a fence only rises.
         images = [(image.request_id, image.n) for _, image in files]
         with self._database.transaction() as cursor:
@@ -108,10 +113,9 @@ class OutputFiles:
                     self.publish(image)
                 elif not is_current or row["state"] != ImageState.RUNNING:
                     self._store.delete(key)
-            except ImageError as error:  # one file keeps no other from being settled
+            except ImageError as error:
                 errors.append(error)
-        if errors:
-            raise errors[0]
+        return errors
 
     def _find_named(self, request_id: str, n: int, extension: str) -> StagedImage | None:
         with self._database.transaction() as cursor:

@@ -57,7 +57,7 @@ BUSY = Reply(b"busy", status=503, content_type="text/plain")
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
-    monkeypatch.setattr(job_queue, "LONGEST_SWEEP_SECONDS", 1)
+    monkeypatch.setattr(image_processor, "LONGEST_SWEEP_SECONDS", 0.5)
     monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(image_pipeline, "POSTPONED_SECONDS", 0.2)
 
@@ -620,11 +620,11 @@ def test_the_worker_outlives_a_breakdown(
     monkeypatch.setattr(image_processor, "RESTART_SECONDS", 0.05)
     slow = shop.origin.serve("/slow.jpg", silent=True)
     request_id = shop.upload([slow, *shop.serve(2)])
-    record_and_renew = ImageProcessor.record_and_renew
+    work_beside = ImageProcessor.work_beside
     breakdowns = iter([RuntimeError("a bug")])
 
     async def break_down_once(processor: ImageProcessor) -> None:
-        upkeep = asyncio.create_task(record_and_renew(processor))
+        upkeep = asyncio.create_task(work_beside(processor))
         if breakdown := next(breakdowns, None):
             expected = ["running", "succeeded", "succeeded"]
             await asyncio.to_thread(wait_until, lambda: shop.states(request_id) == expected)
@@ -633,7 +633,7 @@ def test_the_worker_outlives_a_breakdown(
             raise breakdown
         await upkeep
 
-    monkeypatch.setattr(ImageProcessor, "record_and_renew", break_down_once)
+    monkeypatch.setattr(ImageProcessor, "work_beside", break_down_once)
     with shop.worker():
         row = shop.finish(request_id)
     assert (row["status"], row["succeeded"]) == ("completed", 3)
@@ -696,9 +696,8 @@ def test_a_retried_request_runs_again_and_only_where_it_failed(shop: Shop) -> No
         kept = shop.images(request_id)[0]
         shop.origin.serve("/late.jpg", JPEG)
         with shop.database.transaction() as cursor:
-            images = retry_request(cursor, request_id)
-            assert images == 2
-            job_queue.defer_turns(cursor, request_id, images)
+            assert retry_request(cursor, request_id, after=0) == (2, 3, "processing")
+            job_queue.defer_turns(cursor, request_id, 2)
         row = shop.finish(request_id)
     assert (row["status"], row["succeeded"], row["errors_by_code"]) == ("completed", 3, {})
     assert shop.images(request_id)[0] == kept
@@ -708,7 +707,7 @@ def test_a_retried_request_runs_again_and_only_where_it_failed(shop: Shop) -> No
 
 
 def test_a_deleted_request_is_purged(shop: Shop) -> None:
-    """Also when the job that was to do so is lost."""
+    """By whichever worker comes first."""
     with shop.worker():
         one, two = (shop.upload(shop.serve(2)) for _ in range(2))
         shop.finish(one)

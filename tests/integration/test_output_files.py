@@ -10,6 +10,7 @@ import pytest
 
 import output_files
 from codec.image_compressor import CompressedImage
+from errors import ErrorCode, ImageError
 from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
@@ -240,6 +241,40 @@ def test_many_files_are_settled_in_portions(shop: Shop, monkeypatch: pytest.Monk
     queue.record(*[success(queue.claim_of(n)) for n in range(1, 8)])
     shop.outputs.settle()
     assert set(shop.files) == {_published(queue.id, n) for n in range(1, 8)}
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_a_file_that_can_not_be_settled_keeps_no_other_from_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Whoever settles hears of it in the end."""
+    monkeypatch.setattr(output_files, "SETTLED_AT_A_TIME", 3)
+    queue = Queue(shop.database, *urls(7))
+    staged = [shop.stage(image) for image in queue.claim()]
+    queue.change(f"state = '{state}', format = 'jpeg'")
+    failing = staged[3].key
+
+    class Failing(ImageStore):
+        def move(self, source: str, target: str) -> bool:
+            return super().move(self._check(source), target)
+
+        def delete(self, key: str) -> None:
+            super().delete(self._check(key))
+
+        def _check(self, key: str) -> str:
+            if key == failing:
+                raise ImageError(ErrorCode.STORAGE_ERROR, "the disk is away")
+            return key
+
+    outputs = OutputFiles(shop.database, Failing(f"file:{shop.folder}"))
+    with pytest.raises(ImageError):
+        outputs.settle()
+    published = {_published(queue.id, n) for n in (1, 2, 3, 5, 6, 7)}
+    assert set(shop.files) == {failing} | (published if state == "succeeded" else set())
+    with pytest.raises(ImageError):
+        outputs.settle_one(staged[3])
+    shop.outputs.settle()
+    assert failing not in shop.files
 
 
 def test_a_worker_that_publishes_after_the_deletion_makes_nothing(shop: Shop) -> None:

@@ -1,0 +1,360 @@
+"""What a worker does beside its turns: sweep, clean and purge, again and again; and what it records.
+
+Without the engine: each step is taken by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import image_processor
+import image_queue
+import job_queue
+from codec.image_compressor import CompressedImage
+from errors import ErrorCode, ImageError, ServiceError
+from image_processor import ImageProcessor
+from image_store import ImageStore
+from output_files import OutputFiles
+from request_options import ImageOptions, parse_options
+from request_queue import claim_purge
+from settings import Settings
+from storage_keys import STAGED_CSVS, STAGED_IMAGES
+from tests.queued import Queue, success, urls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from database_helper import Cursor, Database
+    from image_queue import ClaimedImage, Outcome, Recorded
+
+PATIENCE_SECONDS = 10.0
+
+
+class Shop:
+    """A database, a store, and workers' processors over them."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        self.store = ImageStore(f"file:{folder}")
+
+    @asynccontextmanager
+    async def processor(self, **settings: Any) -> AsyncIterator[ImageProcessor]:
+        """Give a worker's processor, closed in the end."""
+        values: dict[str, Any] = {"_env_file": None, "compress_processes": 1}
+        processor = ImageProcessor(Settings(**values | settings), self.database, self.store)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                yield processor
+        finally:
+            await processor.close()
+
+    def work(self, step: Callable[[ImageProcessor], Awaitable[Any]], **settings: Any) -> None:
+        """Let a processor take a step."""
+
+        async def run() -> None:
+            async with self.processor(**settings) as processor:
+                await step(processor)
+
+        asyncio.run(run())
+
+    def finished(self, *ages: int) -> list[Queue]:
+        """Return a request for each age, finished so many days ago."""
+        queues = [Queue(self.database, *urls(1)) for _ in ages]
+        for queue, days in zip(queues, ages, strict=True):
+            queue.end("s")
+            assert queue.take_finish()
+            assert queue.finish()
+            queue.change_request(f"finished_at = now() - interval '{days} days'")
+        return queues
+
+    def ids(self, table: str = "requests") -> list[str]:
+        """Return the ids of a table's rows."""
+        return [row["id"] for row in self._rows(f"select id from {table} order by id")]  # noqa: S608
+
+    def jobs(self) -> list[tuple[str, str]]:
+        """Return the jobs: task and request."""
+        rows = self._rows("select task_name, args from procrastinate_jobs order by id")
+        return [(row["task_name"], row["args"]["request_id"]) for row in rows]
+
+    def drop_jobs(self) -> None:
+        """Delete the jobs."""
+        with self.database.transaction() as cursor:
+            cursor.execute("delete from procrastinate_jobs")
+
+    def files(self) -> dict[str, bytes]:
+        """Return the store's files by their paths."""
+        paths = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
+    def _rows(self, statement: str) -> list[dict[str, Any]]:
+        with self.database.transaction() as cursor:
+            cursor.execute(statement)
+            return [dict(row) for row in cursor.fetchall()]
+
+
+@pytest.fixture
+def shop(clean_database: Database, tmp_path: Path) -> Shop:
+    """Give a shop without any request."""
+    return Shop(clean_database, tmp_path)
+
+
+# --- Recording -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_attempts_in_one_batch_the_newer_is_published(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
+) -> None:
+    """A worker whose lease ran out has claimed its own image again: what it staged first is
+    deleted, and what it publishes stays.
+    """
+    queue = Queue(shop.database, *urls(1))
+    (late,) = queue.claim(lease_seconds=-1)
+    queue.give_back_expired()
+    (again,) = queue.claim()
+    batches = []
+    record_outcomes = image_queue.record_outcomes
+
+    def record(cursor: Cursor, outcomes: list[Outcome]) -> Recorded:
+        batches.append(len(outcomes))
+        return record_outcomes(cursor, outcomes)
+
+    monkeypatch.setattr(image_queue, "record_outcomes", record)
+
+    async def test(processor: ImageProcessor) -> None:
+        async def process(image: ClaimedImage, _options: ImageOptions) -> Outcome:
+            data = CompressedImage(b"late" if image == late else b"newer", "jpeg", 4, 3, "82")
+            OutputFiles(shop.database, shop.store).stage(image, data)
+            return success(image)
+
+        monkeypatch.setattr(processor._pipeline, "process", process)
+        images = [(late, again)[n] for n in order]
+        await processor._in_flight.fill(queue.id, 2, images)
+        options = ImageOptions()
+        processing = [asyncio.create_task(processor._process(image, options)) for image in images]
+        await asyncio.sleep(0)  # both outcomes wait to be recorded
+        recording = asyncio.create_task(processor._recorder.run())
+        await asyncio.gather(*processing)
+        recording.cancel()
+        assert processor._in_flight.images == []
+
+    shop.work(test)
+    assert batches == [2]
+    assert shop.files() == {f"uploads/{queue.id}/{queue.id}-1.jpg": b"newer"}
+    assert queue.counters[:3] == (1, 0, 0)
+
+
+# --- Turns -----------------------------------------------------------------------------------
+
+
+def test_a_turn_that_is_left_of_a_cancelled_request_ends(shop: Shop) -> None:
+    """The request was retried before it had begun: it waits for its first step, not for turns."""
+    queue = Queue(shop.database, *urls(2), begins=False)
+    queue.change_request(f"options = '{json.dumps(parse_options({}).to_json())}'")
+    shop.work(lambda processor: processor.run_turn(queue.id, 0))
+    assert shop.jobs() == []
+    assert queue.states == ["pending"] * 2
+
+
+def test_an_image_that_comes_back_behind_a_cancelling_turn_is_left_to_the_next(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn goes on behind it, and queues another one."""
+    monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 2)
+    queue = Queue(shop.database, *urls(5))
+    queue.claim(limit=1, lease_seconds=-1)
+    queue.cancel()
+    cancel_pending = image_queue.cancel_pending
+    portions = []
+
+    def cancel(cursor: Cursor, request_id: str, *, after: int) -> Recorded:
+        recorded = cancel_pending(cursor, request_id, after=after)
+        portions.append(sorted(n for _, n, _ in recorded.accepted))
+        if len(portions) == 1:
+            assert queue.give_back_expired().due
+        return recorded
+
+    monkeypatch.setattr(image_queue, "cancel_pending", cancel)
+    shop.work(lambda processor: processor.run_turn(queue.id, 0))
+    assert portions == [[2, 3], [4, 5], []]
+    assert shop.jobs() == [("turn", queue.id)]
+    shop.drop_jobs()
+    shop.work(lambda processor: processor.run_turn(queue.id, 0))
+    assert portions[3:] == [[1], []]
+    assert shop.jobs() == [("finish", queue.id)]
+
+
+# --- Sweeping --------------------------------------------------------------------------------
+
+
+def test_of_two_that_sweep_one_does_the_work(shop: Shop) -> None:
+    """The other one comes again: it waits for nothing, and takes nothing, also what is new."""
+    first = Queue(shop.database, *urls(1))
+    with shop.database.transaction() as cursor:
+        image_processor._sweep(cursor, 30)
+        second = Queue(shop.database, *urls(1))
+        shop.work(ImageProcessor.sweep)
+        assert shop.jobs() == []
+    assert shop.jobs() == [("turn", first.id)]
+    shop.work(ImageProcessor.sweep)
+    assert shop.jobs() == [("turn", first.id), ("turn", second.id)]
+
+
+def test_a_sweep_restarts_stalled_jobs_and_idle_requests_and_gives_back(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says how much it was; where nothing was, nothing."""
+    stalled, idle, lost = (Queue(shop.database, *urls(1)) for _ in range(3))
+    lost.claim(lease_seconds=-1)
+    with shop.database.transaction() as cursor:
+        job_queue.defer_turn(cursor, stalled.id, 0)
+        cursor.execute("update procrastinate_jobs set status = 'doing'")
+    shop.work(ImageProcessor.sweep)
+    assert sorted(shop.jobs()) == sorted(("turn", queue.id) for queue in (stalled, idle, lost))
+    assert lost.states == ["pending"]
+    shop.work(ImageProcessor.sweep)
+    said = [record.getMessage() for record in caplog.records if record.name == "image_processor"]
+    assert said == ["1 stalled jobs and 1 idle requests restarted, 1 leases expired"]
+
+
+# --- Cleaning and purging --------------------------------------------------------------------
+
+
+def test_requests_are_deleted_when_their_time_is_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many at a time, the oldest first; never where 0 days are set."""
+    monkeypatch.setattr(image_processor, "EXPIRED_AT_A_TIME", 2)
+    queues = shop.finished(5, 9, 1, 7)
+
+    def left(days: float) -> list[bool]:
+        shop.work(ImageProcessor.clean, retention_days=days)
+        ids = shop.ids()
+        return [queue.id in ids for queue in queues]
+
+    assert left(0) == [True] * 4
+    assert left(3) == [True, False, True, False]
+    assert left(3) == left(3) == [False, False, True, False]
+    assert len(shop.ids("deleted_requests")) == 3
+
+
+def test_a_store_that_fails_keeps_no_request_from_being_deleted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time is over, whatever becomes of stray files."""
+    shop.finished(9)
+
+    def fail(*_: Any) -> Iterator[str]:
+        raise ImageError(ErrorCode.STORAGE_ERROR, "the disk is away")
+
+    monkeypatch.setattr(ImageStore, "list_keys", fail)
+    with pytest.raises(ImageError):
+        shop.work(ImageProcessor.clean, retention_days=3)
+    assert shop.ids() == []
+
+
+def test_stray_files_are_settled(shop: Shop) -> None:
+    """Images and CSVs."""
+    (queue,) = shop.finished(0)
+    shop.store.put(f"{STAGED_IMAGES}{queue.id}-1.0.jpg", b"stray")
+    shop.store.put(f"{STAGED_CSVS}{queue.id}.0.csv", b"stray")
+    shop.work(ImageProcessor.clean)
+    assert shop.files() == {}
+
+
+def test_one_worker_after_the_other_purges_what_is_left(shop: Shop) -> None:
+    """All of it, but what another one is at."""
+    queues = shop.finished(1, 1, 1)
+    for queue in queues:
+        assert queue.delete()
+        shop.store.put(f"uploads/{queue.id}/{queue.id}-1.jpg", b"image")
+    with shop.database.transaction() as cursor:
+        claimed = claim_purge(cursor, lease_seconds=60)
+    shop.work(ImageProcessor.purge)
+    assert list(shop.files()) == [f"uploads/{claimed}/{claimed}-1.jpg"]
+    with shop.database.transaction() as cursor:
+        cursor.execute("update deleted_requests set lease_until = now()")
+    shop.work(ImageProcessor.purge)
+    assert shop.files() == {}
+
+
+# --- Again and again -------------------------------------------------------------------------
+
+
+def _repeat(*troubles: Exception | None) -> None:
+    """Repeat a step that meets these one after the other, None being none."""
+
+    async def run() -> None:
+        left = list(troubles)
+        is_over = asyncio.Event()
+
+        async def _step() -> None:
+            if not left:
+                is_over.set()
+            elif trouble := left.pop(0):
+                raise trouble
+
+        repeating = asyncio.create_task(image_processor._repeat(0, _step))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await is_over.wait()
+        repeating.cancel()
+        with suppress(asyncio.CancelledError):
+            await repeating
+        assert repeating.cancelled()
+
+    asyncio.run(run())
+
+
+def test_what_is_away_is_waited_for_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Until it has worked again."""
+    away = ServiceError("the database is away")
+    _repeat(away, away, None, away, away)
+    messages = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert messages == [("WARNING", "step waits: the database is away")] * 2
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_a_bug_ends_one_step_and_not_the_steps(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told each time, with its traceback."""
+    _repeat(RuntimeError("a bug"), RuntimeError("a bug"))
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"] * 2
+
+
+def test_whoever_works_beside_does_all_of_it_again_and_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each several times in what a lease takes, or as soon as users notice."""
+    monkeypatch.setattr(image_processor, "HEED_SECONDS", 0.01)
+    names = ("_renew_leases", "_heed_cancellations", "sweep", "purge", "clean")
+    counts = dict.fromkeys(names, 0)
+
+    async def test(processor: ImageProcessor) -> None:
+        has_done_all = asyncio.Event()
+
+        def count(name: str) -> Callable[[], Awaitable[None]]:
+            async def step() -> None:
+                counts[name] += 1
+                if min(counts.values()) >= 3:
+                    has_done_all.set()
+
+            return step
+
+        for name in names:
+            monkeypatch.setattr(processor, name, count(name))
+        processor._settings = processor._settings.model_copy(update={"lease_seconds": 0.05})
+        working = asyncio.create_task(processor.work_beside())
+        await has_done_all.wait()
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+    shop.work(test)
+    assert counts["clean"] < counts["_renew_leases"] <= counts["sweep"]
