@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import image_queue
 import job_queue
+import worker_steps
 from address_policy import AddressPolicy
 from async_database import AsyncDatabase
-from database_helper import BATCH_SECONDS, DatabaseUnavailableError, select_request
+from database_helper import DatabaseUnavailableError, select_request
 from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from in_flight import InFlight
-from job_queue import defer_turns
 from origin_gate import OriginGate
 from origin_queue import Terms
 from outcome_recorder import OutcomeRecorder
@@ -35,19 +35,13 @@ from request_finisher import RequestFinisher
 from request_options import ImageOptions
 from request_queue import (
     RequestStatus,
-    begin_request,
     claim_purge,
     delete_expired_requests,
     select_cancelling,
 )
 from service_process import service_process
-from webhook import WebhookState, judge
-from webhook_queue import (
-    claim_webhook,
-    record_delivery,
-    select_due_webhooks,
-    select_next_webhook_due,
-)
+from webhook import judge
+from webhook_queue import claim_webhook
 from webhook_sender import SEND_SECONDS, WebhookSender
 
 if TYPE_CHECKING:
@@ -56,18 +50,16 @@ if TYPE_CHECKING:
 
     import procrastinate.worker
 
-    from database_helper import Cursor, Database
-    from image_queue import Attempt, ClaimedImage, Outcome, Recorded
+    from database_helper import Database
+    from image_queue import Attempt, ClaimedImage, Outcome
     from image_store import ImageStore
     from settings import Settings
-    from webhook import ClaimedWebhook, Delivery
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
 HEED_SECONDS: Final = 1.0  # until a cancellation or deletion is heard of
 LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps of a worker
 EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
-_SWEEPING: Final = 0x73776570  # any number that no one else locks
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
@@ -76,6 +68,7 @@ WEBHOOK_LEASE_SECONDS: Final = SEND_SECONDS + 5.0  # and to note the answer
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
 LONGEST_RESTART_SECONDS: Final = 15.0
 STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
+HAND_BACK_SECONDS: Final = 5.0  # before images are left to their leases, at the end
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images have a shorter lease
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
@@ -120,7 +113,7 @@ class ImageProcessor:
 
     async def begin(self, request_id: str) -> None:
         """Take a pending request into work."""
-        await self._long.run(_begin, request_id)
+        await self._long.run(worker_steps.begin, request_id)
 
     async def run_turn(self, request_id: str, lane: int) -> None:
         """Claim images of a request and start them, for TURN_SECONDS; then hand the rest on.
@@ -142,7 +135,7 @@ class ImageProcessor:
                         pass
                 else:
                     pause = NO_STORE_SECONDS
-        await self._database.run(_hand_on, request_id, lane, pause)
+        await self._database.run(worker_steps.hand_on, request_id, lane, pause)
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
@@ -162,7 +155,7 @@ class ImageProcessor:
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(self._senders, self._webhooks.send, webhook)
                 delivery = judge(answer, webhook.attempts)
-                await self._records.run(_record_delivery, webhook, delivery)
+                await self._records.run(worker_steps.record_webhook, webhook, delivery)
         finally:
             self._sending -= 1
 
@@ -180,7 +173,7 @@ class ImageProcessor:
 
     async def sweep(self) -> None:
         """Give back what dead workers held, and restart what nobody works on."""
-        await self._records.run(_sweep, self._settings.lease_seconds)
+        await self._records.run(worker_steps.sweep, self._settings.lease_seconds)
 
     async def purge(self) -> None:
         """Delete the files and rows of deleted requests, one after the other."""
@@ -220,8 +213,9 @@ class ImageProcessor:
     async def _hand_back(self) -> None:
         logger.warning("handing back %d images", len(self._in_flight))
         try:
-            await self._database.run(_hand_back, self._in_flight.images)
-        except DatabaseUnavailableError as error:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                await self._database.run(worker_steps.hand_back, self._in_flight.images)
+        except (DatabaseUnavailableError, TimeoutError) as error:
             logger.warning("their leases end by themselves: %s", error)
 
     async def _can_store(self) -> bool:
@@ -237,7 +231,7 @@ class ImageProcessor:
         """Cancel the images that wait, a portion at a time."""
         last: int | None = 0
         while last is not None and not self._is_draining:
-            last = await self._database.run(_cancel, request_id, last)
+            last = await self._database.run(worker_steps.cancel, request_id, last)
 
     async def _claim(self, request_id: str, options: ImageOptions) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
@@ -275,7 +269,7 @@ class ImageProcessor:
         await self._in_flight.discard(image)
 
     async def _write_outcomes(self, outcomes: list[Outcome]) -> set[Attempt]:
-        return await self._records.run(_record, outcomes)
+        return await self._records.run(worker_steps.record, outcomes)
 
     async def _renew_leases(self) -> None:
         await self._records.run(
@@ -306,83 +300,6 @@ async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
             is_away = True
         except Exception:
             logger.exception("%s", step.__name__.strip("_"))
-
-
-# Transactions: statements and the jobs that follow from them, committed together.
-
-
-def _begin(cursor: Cursor, request_id: str) -> None:
-    request = begin_request(cursor, request_id)
-    if request:
-        defer_turns(cursor, request_id, request["images"])
-
-
-def _hand_on(cursor: Cursor, request_id: str, lane: int, pause: float) -> None:
-    due = image_queue.select_next_due(cursor, request_id, pause=pause)
-    if due:
-        job_queue.defer_turn(cursor, request_id, lane, due=due)
-
-
-def _record(cursor: Cursor, outcomes: list[Outcome]) -> set[Attempt]:
-    recorded = image_queue.record_outcomes(cursor, outcomes)
-    _wake(cursor, recorded)
-    return recorded.accepted
-
-
-def _cancel(cursor: Cursor, request_id: str, after: int) -> int | None:
-    """Cancel a portion; return the number of its last image, None when there was none."""
-    recorded = image_queue.cancel_pending(cursor, request_id, after=after)
-    _wake(cursor, recorded)
-    return max((n for _, n, _ in recorded.accepted), default=None)
-
-
-def _hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
-    image_queue.give_back(cursor, images)
-    for request_id in sorted({image.request_id for image in images}):
-        job_queue.defer_turn(cursor, request_id, 0)
-
-
-def _sweep(cursor: Cursor, lease_seconds: float) -> None:
-    cursor.allow(BATCH_SECONDS)
-    cursor.execute("select pg_try_advisory_xact_lock(%s) as is_ours", (_SWEEPING,))
-    row = cursor.fetchone()
-    if not row or not row["is_ours"]:
-        return  # another worker is at it
-    stalled = job_queue.restart_stalled_jobs(cursor, lease_seconds=lease_seconds)
-    expired = image_queue.give_back_expired(cursor)
-    _wake(cursor, expired)
-    restarted = job_queue.restart_idle_requests(cursor, lease_seconds=lease_seconds)
-    for request_id in sorted(select_due_webhooks(cursor)):
-        job_queue.defer_webhook(cursor, request_id)
-    if stalled or expired.accepted or restarted:
-        logger.warning(
-            "%d stalled jobs and %d idle requests restarted, %d leases expired",
-            *(stalled, restarted, len(expired.accepted)),
-        )
-
-
-def _record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> None:
-    """Write what came of a try, and queue the next one of this request's events."""
-    if not record_delivery(cursor, webhook, delivery):
-        return
-    if due := select_next_webhook_due(cursor, webhook.request_id):
-        job_queue.defer_webhook(cursor, webhook.request_id, due=due)
-    has_failed = delivery.state is not WebhookState.DELIVERED
-    logger.log(
-        logging.WARNING if has_failed else logging.INFO,
-        "%s webhook %s at attempt %d%s",
-        *(webhook.request_id, delivery.state, delivery.attempts),
-        f": {delivery.last_error}" if has_failed else "",
-        extra={"request_id": webhook.request_id},
-    )
-
-
-def _wake(cursor: Cursor, recorded: Recorded) -> None:
-    """Queue what follows, also where a turn waits for the time of another image's next try."""
-    for request_id in recorded.finished:
-        job_queue.defer_finish(cursor, request_id)
-    for request_id, due in recorded.due.items():
-        job_queue.defer_turn(cursor, request_id, 0, due=due)
 
 
 class WorkerThread:

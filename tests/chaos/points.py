@@ -84,11 +84,11 @@ SERVER = {
 
 WORKER = {
     "begin before commit": Point(
-        *("image_processor:_begin", Moment.BEFORE_COMMIT),
+        *("worker_steps:begin", Moment.BEFORE_COMMIT),
         "a request is taken into work, its turns queued, and nothing of that committed",
     ),
     "begin after commit": Point(
-        *("image_processor:_begin", Moment.AFTER_COMMIT),
+        *("worker_steps:begin", Moment.AFTER_COMMIT),
         "that is committed, and the engine doesn't know that its job is done",
     ),
     "claim before commit": Point(
@@ -117,11 +117,11 @@ WORKER = {
         *("likewise the output of an image that repeats another", 2),
     ),
     "record before commit": Point(
-        *("image_processor:_record", Moment.BEFORE_COMMIT),
+        *("worker_steps:record", Moment.BEFORE_COMMIT),
         *("results are written and counted, not committed", 3),
     ),
     "record after commit": Point(
-        *("image_processor:_record", Moment.AFTER_COMMIT),
+        *("worker_steps:record", Moment.AFTER_COMMIT),
         *("they are committed, their files not published", 3),
     ),
     "published": Point(

@@ -27,6 +27,7 @@ import image_processor
 import image_queue
 import in_flight
 import job_queue
+import worker_steps
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
 from image_processor import ImageProcessor, WorkerThread
@@ -64,7 +65,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _never_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing go on that only a sweep would bring about."""
-    monkeypatch.setattr(image_processor, "_sweep", lambda *_: None)
+    monkeypatch.setattr(worker_steps, "sweep", lambda *_: None)
 
 
 class Shop:
@@ -405,7 +406,7 @@ def test_a_worker_that_slept_past_its_leases_counts_nothing_twice(shop: Shop) ->
         wait_until(lambda: sum(shop.origin.counts.values()) == 6)
         with shop.database.transaction() as cursor:
             cursor.execute("update images set lease_until = now() - interval '1 second'")
-            image_processor._sweep(cursor, 30)
+            worker_steps.sweep(cursor, 30)
         row = shop.finish(request_id)
         again = shop.upload(shop.serve(70))
         assert shop.finish(again)["succeeded"] == 70

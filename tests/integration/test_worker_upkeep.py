@@ -16,6 +16,7 @@ import pytest
 import image_processor
 import image_queue
 import job_queue
+import worker_steps
 from codec.image_compressor import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
 from image_processor import ImageProcessor
@@ -199,7 +200,7 @@ def test_of_two_that_sweep_one_does_the_work(shop: Shop) -> None:
     """The other one comes again: it waits for nothing, and takes nothing, also what is new."""
     first = Queue(shop.database, *urls(1))
     with shop.database.transaction() as cursor:
-        image_processor._sweep(cursor, 30)
+        worker_steps.sweep(cursor, 30)
         second = Queue(shop.database, *urls(1))
         shop.work(ImageProcessor.sweep)
         assert shop.jobs() == []
@@ -221,7 +222,7 @@ def test_a_sweep_restarts_stalled_jobs_and_idle_requests_and_gives_back(
     assert sorted(shop.jobs()) == sorted(("turn", queue.id) for queue in (stalled, idle, lost))
     assert lost.states == ["pending"]
     shop.work(ImageProcessor.sweep)
-    said = [record.getMessage() for record in caplog.records if record.name == "image_processor"]
+    said = [record.getMessage() for record in caplog.records if record.name == "worker_steps"]
     assert said == ["1 stalled jobs and 1 idle requests restarted, 1 leases expired"]
 
 
