@@ -396,11 +396,12 @@ class WorkerThread:
 
     async def _run_engine(self, processor: ImageProcessor) -> None:
         pause = RESTART_SECONDS
+        longest = min(LONGEST_RESTART_SECONDS, self._settings.lease_seconds / 2)
         while not self._stop.is_set():
             app = job_queue.build_app(self._database.conninfo, processor)
             try:
+                await processor.sweep()  # first, as the engine is slower to find a database away
                 async with app.open_async():
-                    await processor.sweep()
                     pause = RESTART_SECONDS
                     await self._run_worker(app)
                 reason = "it lost its connection"
@@ -410,7 +411,7 @@ class WorkerThread:
                 return
             logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
             await self._wait_for_stop(pause)
-            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+            pause = min(2 * pause, longest)
 
     async def _run_worker(self, app: procrastinate.App) -> None:
         if self._stop.is_set():  # the cancellation was swallowed while the engine connected

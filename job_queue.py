@@ -35,7 +35,7 @@ QUEUE: Final = "images"
 POLL_SECONDS: Final = 0.5  # scheduled jobs and locked lanes come without a notification
 # For so long a running job is believed, if its worker lives: that may have been unable to write
 # that the job ended. A turn holds its lane, the others nothing.
-LONGEST_TURN_SECONDS: Final = 5.0  # on top of a lease
+LONGEST_TURN_SECONDS: Final = 5.0  # or a lease, if that is longer
 LONGEST_STEP_SECONDS: Final = 3600.0
 
 IMAGES_PER_LANE: Final = 200
@@ -205,7 +205,7 @@ def restart_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
         returning task_name, args""",
         (
             stalled_seconds(lease_seconds),
-            lease_seconds + LONGEST_TURN_SECONDS,
+            max(lease_seconds, LONGEST_TURN_SECONDS),
             LONGEST_STEP_SECONDS,
         ),
     )

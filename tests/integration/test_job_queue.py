@@ -372,9 +372,9 @@ STEPS: list[tuple[Callable[..., None], dict[str, Any]]] = [
     ("age", "stalls"),
     [
         ({}, ()),
-        ({"heartbeat": "29 s", "started": "64 s"}, ()),
+        ({"heartbeat": "29 s", "started": "59 s"}, ()),
         ({"heartbeat": "31 s"}, (defer_begin, defer_turn, defer_finish, defer_webhook)),
-        ({"started": "66 s"}, (defer_turn,)),
+        ({"started": "61 s"}, (defer_turn,)),
         ({"started": "3599 s"}, (defer_turn,)),
         ({"started": "3601 s"}, (defer_begin, defer_turn, defer_finish, defer_webhook)),
     ],
