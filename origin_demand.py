@@ -39,6 +39,7 @@ class Host:
         self.name = name
         self.limit = 0
         self.in_use = 0
+        self.peak = 0  # of what was wanted since the last tick: demand comes in gusts
         self.is_due = False
         self._waiting: deque[Future[None]] = deque()
         self._told_wanted = 0
@@ -65,6 +66,7 @@ class Host:
 
     async def take(self) -> None:
         """Take a slot, first come first served. Raises what `refuse` is given."""
+        self.peak = max(self.peak, self.wanted + 1)
         if self._has_room and not self._waiting:
             self.in_use += 1
             return
@@ -91,13 +93,15 @@ class Host:
             if not turn.done():
                 turn.set_exception(error)
 
-    def ask(self) -> HostDemand:
-        """Return what to ask for now; a host that nobody wants any more gives up its limit."""
+    def ask(self, *, is_tick: bool) -> HostDemand:
+        """Return what to ask for now; a host that was not wanted for a tick gives up its limit."""
         self.is_due = False
-        self._told_wanted = self.wanted
-        if not self.wanted:
+        self._told_wanted = self.peak
+        if not self.peak:
             self.limit = 0
-        return HostDemand(self.name, self.wanted, self.held)
+        if is_tick:
+            self.peak = self.wanted
+        return HostDemand(self.name, self._told_wanted, self.held)
 
     def renew(self, limit: int, expires_at: float) -> None:
         """Take in the answer to the last `ask`."""
@@ -125,6 +129,8 @@ class Origin:
         self.authority = authority
         self.users = 0
         self.is_due = False
+        self._was_used = True  # since the last tick
+        self._is_unused = False  # from one tick to the next
         self.wants_probe = False
         self.has_probe = False  # somebody may go in and make it
         self.is_probing = False  # somebody does
@@ -146,10 +152,10 @@ class Origin:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it may be forgotten: nobody wants it, and nothing is to be kept from it."""
+        """Whether it may be forgotten: not used for a tick, and nothing keeps us from it."""
         state = self.state
         is_quiet = state.pause_seconds <= 0 and state.open_seconds <= 0
-        return is_quiet and not self.users and not self._unsent
+        return is_quiet and self._is_unused and not self.users and not self._unsent
 
     def check(self) -> None:
         """Raise what keeps us from asking it now.
@@ -173,6 +179,15 @@ class Origin:
                 retry_after=state.open_seconds,
             )
 
+    def enter(self) -> None:
+        """Count an image that wants something of it."""
+        self.users += 1
+        self._was_used, self._is_unused = True, False
+
+    def leave(self) -> None:
+        """Count it no more."""
+        self.users -= 1
+
     def announce(self) -> None:
         """Wake all who wait for news."""
         self.news.set()
@@ -184,9 +199,11 @@ class Origin:
         self._known = (self.state.told(report, open_seconds=open_seconds), monotonic())
         self.announce()
 
-    def ask(self) -> OriginQuery:
+    def ask(self, *, is_tick: bool) -> OriginQuery:
         """Return what to ask and to tell now."""
         self.is_due = False
+        if is_tick:
+            self._is_unused, self._was_used = not self._was_used, self.users > 0
         report, self._unsent = self._unsent, None
         return OriginQuery(
             self.host,

@@ -65,7 +65,7 @@ class OriginGate:
         where the origin is known not to answer.
         """
         origin = self._origin(source)
-        origin.users += 1
+        origin.enter()
         if not origin.is_known:
             self._hurry(origin)
         visit = Visit(self, origin)
@@ -80,7 +80,7 @@ class OriginGate:
                 self._conclude(visit)
                 self._give(host)
         finally:
-            origin.users -= 1
+            origin.leave()
 
     def drain(self) -> None:
         """Let nobody in any more; who waits gets PostponedError."""
@@ -233,13 +233,14 @@ class OriginGate:
         hosts = [host for host in self._hosts.values() if is_tick or host.is_due]
         origins = [origin for origin in list(self._origins.values()) if is_tick or origin.is_due]
         # In a task of its own, so that a cancellation leaves no transaction behind unnoticed.
-        self._renewal = asyncio.create_task(self._exchange(hosts, origins))
+        exchange = self._exchange(hosts, origins, is_tick=is_tick)
+        self._renewal = asyncio.create_task(exchange)
         await asyncio.shield(self._renewal)
 
-    async def _exchange(self, hosts: list[Host], origins: list[Origin]) -> None:
+    async def _exchange(self, hosts: list[Host], origins: list[Origin], *, is_tick: bool) -> None:
         began_at = monotonic()
-        demands = {host: host.ask() for host in hosts}
-        queries = {origin: origin.ask() for origin in origins}
+        demands = {host: host.ask(is_tick=is_tick) for host in hosts}
+        queries = {origin: origin.ask(is_tick=is_tick) for origin in origins}
         try:
             renewal = await self._database.run(
                 origin_queue.renew,
@@ -256,7 +257,7 @@ class OriginGate:
         self._learn(renewal, queries, expires_at)
         for host, demand in demands.items():
             host.renew(renewal.limits.get(host.name, 0), expires_at)
-            if not demand.wanted and not host.wanted:
+            if not demand.wanted and not host.peak:
                 del self._hosts[host.name]
             elif host.held < demand.held:  # we said that we would hold more than we do now
                 self._hurry(host)

@@ -211,7 +211,7 @@ create index if not exists idempotency_keys_oldest on idempotency_keys (created_
 create table if not exists host_shares (
     host text not null,                     -- name or address, without the port
     worker text not null,                   -- random, another after each start
-    wanted integer not null,                -- images that wait for the host or are under way
+    wanted integer not null,                -- the most images of late that waited or were under way
     slots integer not null,                 -- downloads that may be under way until lease_until
     queued_at timestamptz not null,         -- place in the line: who comes first gets the odd slot
     served_at timestamptz,                  -- since when it may begin downloads; null: not now

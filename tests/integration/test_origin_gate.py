@@ -76,6 +76,11 @@ class Worker:
         await _until(lambda: self.gate._next_tick > monotonic() + 1)
         await _until(lambda: self.gate._renewal and self.gate._renewal.done())
 
+    def tick(self) -> None:
+        """Let it renew everything now."""
+        self.gate._next_tick = 0.0
+        self.gate._wake.set()
+
     async def stop(self) -> None:
         """Stop renewing, as a process does that dies."""
         self._upkeep.cancel()
@@ -278,6 +283,28 @@ def test_no_round_trip_for_an_image(run: Run, monkeypatch: pytest.MonkeyPatch) -
     run(test)
 
 
+def test_gusts_of_images_keep_their_slots(run: Run) -> None:
+    """A host that had images since the last renewal is not given back, though it has none now."""
+
+    async def test(shop: Shop) -> None:
+        worker = shop.worker()
+        crowd = shop.crowd(worker, 1)
+        await _until(lambda: crowd.running)
+        await worker.rest()
+        for n in range(1, 20):
+            crowd.end()
+            await _until(partial(lambda n: crowd.ended == n, n))
+            count = worker.line.count
+            worker.tick()
+            await _until(partial(lambda count: worker.line.count > count, count))
+            crowd.grow(1)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert crowd.running
+
+    run(test)
+
+
 def test_many_hosts_share_a_round_trip(run: Run) -> None:
     """Images of a hundred hosts that come together take a handful of transactions, too."""
 
@@ -357,8 +384,14 @@ def test_slots_that_are_being_given_back_are_not_used(run: Run) -> None:
         early, late = shop.worker(), shop.worker()
         first = shop.crowd(early, CAPACITY)
         await _until(lambda: first.running == CAPACITY)
-        early.line.may_answer.clear()
+        await early.rest()
         first.end(CAPACITY)
+        await _until(lambda: first.ended == CAPACITY)
+        early.tick()
+        await _until(lambda: not early.gate._hosts[HOST.host].peak)
+        await _until(lambda: early.gate._renewal and early.gate._renewal.done())
+        early.line.may_answer.clear()
+        early.tick()
         await _until(lambda: not shop.query("select host from host_shares"))
         second = shop.crowd(late, 50)
         await _until(lambda: second.running == CAPACITY)
@@ -366,9 +399,12 @@ def test_slots_that_are_being_given_back_are_not_used(run: Run) -> None:
         await _renewed(late)
         assert first.running == 0
         early.line.may_answer.set()
-        await _renewed(early)
+        await _renewed(early, 1)
         await _renewed(late)
         second.end()
+        await _until(lambda: second.ended)
+        await _renewed(late)
+        early.tick()
         await _until(lambda: first.running == 1)
         assert shop.peak == CAPACITY
 
