@@ -37,6 +37,7 @@ from request_queue import (
     RequestStatus,
     claim_purge,
     delete_expired_requests,
+    renew_purge,
     select_cancelling,
 )
 from service_process import service_process
@@ -63,6 +64,7 @@ EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
 TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
+FILE_THREADS: Final = 4  # for looks at the store, cleaning and purging
 SENDERS: Final = TURNS // 2  # webhooks at a time: slow receivers leave room for turns
 WEBHOOK_LEASE_SECONDS: Final = SEND_SECONDS + 5.0  # and to note the answer
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
@@ -101,6 +103,7 @@ class ImageProcessor:
         self._pipeline = ImagePipeline(settings, self._database, files, self._gate)
         self._in_flight = InFlight(settings.download_concurrency)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
         self._webhooks = WebhookSender(
             settings.webhook_secret,
             AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
@@ -125,17 +128,18 @@ class ImageProcessor:
         if request is None:
             return
         pause = 0.0
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ImageError):
             async with asyncio.timeout(TURN_SECONDS):
                 if request["status"] == RequestStatus.CANCELLING:
                     await self._cancel(request_id)
-                elif await self._can_store():
+                else:
+                    pause = NO_STORE_SECONDS
+                    await self._check_store()
+                    pause = 0.0
                     options = ImageOptions.from_json(request["options"])
                     while not self._is_draining and await self._claim(request_id, options):
                         pass
-                else:
-                    pause = NO_STORE_SECONDS
-        await self._database.run(worker_steps.hand_on, request_id, lane, pause)
+        await self._database.run(worker_steps.hand_on, request_id, lane, request["images"], pause)
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
@@ -179,14 +183,18 @@ class ImageProcessor:
         """Delete the files and rows of deleted requests, one after the other."""
         seconds = self._settings.lease_seconds
         while request_id := await self._records.run(claim_purge, lease_seconds=seconds):
-            await asyncio.to_thread(self._finisher.purge, request_id)
+            purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
+            while not (await asyncio.wait([purge], timeout=seconds / 3))[0]:
+                with suppress(DatabaseUnavailableError):
+                    await self._records.run(renew_purge, request_id, lease_seconds=seconds)
+            purge.result()
 
     async def clean(self) -> None:
         """Delete what nobody needs any more: expired requests and keys, stray files."""
         await self._records.run(delete_expired_keys)
         if days := self._settings.retention_days:
             await self._records.run(delete_expired_requests, days=days, limit=EXPIRED_AT_A_TIME)
-        await asyncio.to_thread(self._finisher.clean)
+        await self._with_files(self._finisher.clean)
 
     async def drain(self) -> None:
         """Claim no image more; return when those under way are recorded or postponed."""
@@ -205,8 +213,8 @@ class ImageProcessor:
             await self._hand_back()
         await self._gate.release()
         self._pipeline.close()
-        self._finishers.shutdown(wait=False, cancel_futures=True)
-        self._senders.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._finishers, self._file_threads, self._senders):
+            executor.shutdown(wait=False, cancel_futures=True)
         for statements in (self._records, self._long, self._database):
             statements.close()
 
@@ -218,14 +226,17 @@ class ImageProcessor:
         except (DatabaseUnavailableError, TimeoutError) as error:
             logger.warning("their leases end by themselves: %s", error)
 
-    async def _can_store(self) -> bool:
-        """Tell whether outputs can be stored now; with a full disk every image would fail."""
+    async def _check_store(self) -> None:
+        """Raise ImageError unless outputs can be stored now: with a full disk all would fail."""
         try:
-            await asyncio.to_thread(self._store.check)  # not behind the CSVs of large requests
+            await self._with_files(self._store.check)
         except ImageError as error:
             logger.warning("the images wait for the store: %s", error)
-            return False
-        return True
+            raise
+
+    async def _with_files(self, function: Callable[..., None], *args: str) -> None:
+        """Call what works on files, apart from finishes, which may take long."""
+        await asyncio.get_running_loop().run_in_executor(self._file_threads, function, *args)
 
     async def _cancel(self, request_id: str) -> None:
         """Cancel the images that wait, a portion at a time."""
@@ -384,7 +395,8 @@ class WorkerThread:
         else:
             engine.cancel()
         try:
-            async with asyncio.timeout(self._settings.shutdown_seconds):
+            seconds = self._settings.shutdown_seconds
+            async with asyncio.timeout(seconds - min(HAND_BACK_SECONDS, seconds / 4)):
                 await processor.drain()
                 await asyncio.wait([engine])
         except TimeoutError:

@@ -353,7 +353,8 @@ NEXT_DUE: Final = """case r.status
          where i.request_id = r.id and i.state = 'pending' and i.due_at < 'infinity'
          order by i.due_at limit 1)
     when 'cancelling' then (
-        select now() from images i where i.request_id = r.id and i.state = 'pending' limit 1)
+        select now() from images i where i.request_id = r.id and i.state = 'pending'
+         order by i.due_at limit 1)
     end"""
 
 

@@ -220,8 +220,8 @@ def restart_idle_requests(cursor: Cursor, *, lease_seconds: float) -> int:
     """Queue the next step of every unfinished request that has none in time; return how many.
 
     A request whose last images are under way needs none: recording them queues the finish. One
-    whose finish is taken needs none either, until the lease of that is over; before and after, a
-    finish that runs may wait for a thread, but not for ever. Two first steps keep each other out.
+    whose finish is taken needs none either, until the lease of that is over. A first step or a
+    finish that runs may wait for a thread, but is not believed for ever.
     """
     cursor.execute(
         f"""select id, step, due
@@ -242,7 +242,7 @@ def restart_idle_requests(cursor: Cursor, *, lease_seconds: float) -> int:
                          and case
                              when j.status = 'todo'
                              then coalesce(j.scheduled_at <= greatest(now(), due), true)
-                             when j.status <> 'doing' or step = 'begin' then false
+                             when j.status <> 'doing' then false
                              when step = 'turn' then true
                              else exists (
                                  select from procrastinate_events e

@@ -109,10 +109,10 @@ class RequestFinisher:
 
     def clean(self) -> None:
         """Settle what dead workers left in the store."""
-        self._files.settle()
         for key in self._store.list_keys(STAGED_CSVS):
             if not self._is_wanted(key):
                 self._store.delete(key)
+        self._files.settle()
 
     def _finish(self, request: dict[str, Any]) -> None:
         request_id, fence = request["id"], request["fence"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PURGED_AT_A_TIME: Final = 5000  # rows of one table
 RETRIED_AT_A_TIME: Final = 5000  # images, while the request's row is locked
+NEXT_PORTION_SECONDS: Final = 15.0  # for which nobody may finish between two portions of a retry
 
 
 class RequestStatus(StrEnum):
@@ -144,6 +145,10 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
     row = cursor.fetchone()
     if row is None or row["status"] == RequestStatus.CANCELLING:
         return None
+    if after and row["status"] == RequestStatus.CANCELLED:  # since the portion before
+        return Retried(0, after, RequestStatus.CANCELLED)
+    # Whatever the statistics say, a portion is read by its index.
+    cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
     cursor.execute(
         """with portion as materialized (
                select request_id, n, state, error_code from images
@@ -163,7 +168,9 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
                   status = case when started_at is null then 'pending' else 'processing' end,
                   started_at = case when started_at is not null then now() end,
                   finished_at = null, done_before = succeeded, fence = fence + 1,
-                  lease_until = null, failed = requests.failed - gone.failed,
+                  lease_until = case when gone.images = %(limit)s
+                      then now() + make_interval(secs => %(pause)s) end,
+                  failed = requests.failed - gone.failed,
                   cancelled = requests.cancelled - gone.cancelled, errors_by_code = (
                       select coalesce(jsonb_object_agg(code, total - less), '{}')
                         from (select key as code, value::bigint as total, (
@@ -176,7 +183,12 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
                      from portion) as gone
             where id = %(id)s and gone.images > 0
         returning gone.images, gone.last, status""",
-        {"id": request_id, "after": after, "limit": RETRIED_AT_A_TIME},
+        {
+            "id": request_id,
+            "after": after,
+            "limit": RETRIED_AT_A_TIME,
+            "pause": NEXT_PORTION_SECONDS,
+        },
     )
     changed = cursor.fetchone()
     if changed is None:
@@ -254,12 +266,21 @@ def claim_purge(cursor: Cursor, *, lease_seconds: float) -> str | None:
             where id = (select id from deleted_requests
                          where purged_at is null
                            and (lease_until is null or lease_until < now())
-                         order by id limit 1 for update skip locked)
+                         order by lease_until nulls first, id limit 1 for update skip locked)
         returning id""",
         (lease_seconds,),
     )
     row = cursor.fetchone()
     return row["id"] if row else None
+
+
+def renew_purge(cursor: Cursor, request_id: str, *, lease_seconds: float) -> None:
+    """Keep others from a purge that takes long."""
+    cursor.execute(
+        """update deleted_requests set lease_until = now() + make_interval(secs => %s)
+            where id = %s and purged_at is null""",
+        (lease_seconds, request_id),
+    )
 
 
 def purge_rows(cursor: Cursor, request_id: str) -> bool:
@@ -268,14 +289,21 @@ def purge_rows(cursor: Cursor, request_id: str) -> bool:
     for table, order in (("images", "n"), ("image_links", "row")):
         cursor.execute(
             f"""delete from {table} where request_id = %(id)s and {order} in (
-                    select {order} from {table} where request_id = %(id)s limit %(limit)s)
+                    select {order} from {table} where request_id = %(id)s
+                     order by {order} limit %(limit)s)
                   and exists (select from deleted_requests where id = %(id)s)""",  # noqa: S608
             {"id": request_id, "limit": PURGED_AT_A_TIME},
         )
         if cursor.rowcount:
             return True
-    cursor.execute(
-        "update deleted_requests set purged_at = now() where id = %s and purged_at is null",
-        (request_id,),
+    cursor.execute(  # another purge may have had the rows that ours was to delete, not all
+        """update deleted_requests set purged_at = now()
+            where id = %(id)s and purged_at is null
+              and not exists (select from images where request_id = %(id)s)
+              and not exists (select from image_links where request_id = %(id)s)""",
+        {"id": request_id},
     )
-    return False
+    cursor.execute(
+        "select from deleted_requests where id = %s and purged_at is null", (request_id,)
+    )
+    return cursor.fetchone() is not None

@@ -34,11 +34,15 @@ def begin(cursor: Cursor, request_id: str) -> None:
         job_queue.defer_turns(cursor, request_id, request["images"])
 
 
-def hand_on(cursor: Cursor, request_id: str, lane: int, pause: float) -> None:
-    """Queue the next turn of a lane for when there is something to do, if there will be."""
+def hand_on(cursor: Cursor, request_id: str, lane: int, images: int, pause: float) -> None:
+    """Queue the next turn of a lane for when there is something to do, if there will be.
+
+    The first lane brings those back that were lost with a worker or an error.
+    """
     due = image_queue.select_next_due(cursor, request_id, pause=pause)
     if due:
-        job_queue.defer_turn(cursor, request_id, lane, due=due)
+        for each in [lane] if lane else range(job_queue.count_lanes(images)):
+            job_queue.defer_turn(cursor, request_id, each, due=due)
 
 
 def record(cursor: Cursor, outcomes: list[Outcome]) -> set[Attempt]:

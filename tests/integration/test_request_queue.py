@@ -19,6 +19,7 @@ from request_queue import (
     leave_finish,
     purge_rows,
     renew_finish,
+    renew_purge,
     select_cancelling,
     select_deleted,
     select_deleted_request,
@@ -619,3 +620,107 @@ def test_two_that_claim_purges_at_once_get_different_ones(database: Database) ->
         two.execute("set local lock_timeout = '2s'")
         claims = [claim_purge(cursor, lease_seconds=LEASE) for cursor in (one, two)]
     assert len(set(claims) - {None}) == 2
+
+
+def test_longest_waiting_purge_comes_first(database: Database) -> None:
+    """One whose lease is over, and may fail for good, keeps no other from being begun; a lease
+    that is renewed keeps others away.
+    """
+    ids = []
+    for _ in range(2):
+        queue = Queue(database, *urls(1))
+        queue.end("s")
+        queue.finish()
+        queue.delete()
+        ids.append(queue.id)
+    first, second = sorted(ids)
+
+    def claim(lease_seconds: float) -> str | None:
+        with database.transaction() as cursor:
+            return claim_purge(cursor, lease_seconds=lease_seconds)
+
+    assert claim(-1) == first
+    assert claim(-2) == second
+    with database.transaction() as cursor:
+        renew_purge(cursor, second, lease_seconds=LEASE)
+    assert claim(LEASE) == first
+    assert claim(LEASE) is None
+
+
+def test_a_purge_is_done_when_nothing_is_left(database: Database) -> None:
+    """Not when another purge had the rows that this one was to delete."""
+    queue = Queue(database, *urls(3))
+    queue.end("sss")
+    queue.finish()
+    queue.delete()
+    with database.transaction() as cursor:
+        cursor.execute("delete from image_links where request_id = %s", (queue.id,))
+
+    def purge() -> bool:
+        with database.transaction() as cursor:
+            return purge_rows(cursor, queue.id)
+
+    with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request_queue, "PURGED_AT_A_TIME", 1)
+        with database.transaction() as cursor:
+            assert purge_rows(cursor, queue.id)
+            other = pool.submit(purge)
+            _wait_for_a_lock(database)
+        assert other.result()
+        with database.transaction() as cursor:
+            assert select_deleted_request(cursor, queue.id)["purged_at"] is None  # type: ignore[index]
+            while purge_rows(cursor, queue.id):
+                pass
+            assert select_deleted_request(cursor, queue.id)["purged_at"]  # type: ignore[index]
+    assert queue.images == []
+
+
+def _wait_for_a_lock(database: Database) -> None:
+    """Wait until a transaction waits for another one."""
+    while True:
+        with database.transaction() as cursor:
+            cursor.execute("select from pg_locks where not granted")
+            if cursor.fetchone():
+                return
+
+
+def test_nobody_finishes_between_two_portions_of_a_retry(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all that was begun anew has ended meanwhile; after the last portion all goes on."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
+    queue = Queue(database, *urls(3))
+    queue.end("fff")
+    queue.finish()
+    portion = queue.retry_portion()
+    assert portion is not None
+    assert portion.images == 2
+    queue.record(*(success(image) for image in queue.claim()))
+    assert queue.take_finish() is None
+    portion = queue.retry_portion(portion.last)
+    assert portion is not None
+    assert portion.images == 1
+    queue.record(*(success(image) for image in queue.claim()))
+    finished = queue.finish()
+    assert finished is not None
+    assert finished["status"] == "completed"
+
+
+def test_a_request_that_is_cancelled_between_two_portions_stays_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the retry does nothing."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
+    queue = Queue(database, *urls(3))
+    queue.end("fff")
+    queue.finish()
+    portion = queue.retry_portion()
+    assert portion is not None
+    queue.cancel()
+    queue.cancel_pending()
+    queue.change_request(LEASE_IS_OVER)
+    assert queue.finish() is not None
+    rest = queue.retry_portion(portion.last)
+    assert rest is not None
+    assert (rest.images, queue.request["status"]) == (0, "cancelled")
+    assert queue.states == ["cancelled", "cancelled", "failed"]

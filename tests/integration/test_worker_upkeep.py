@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ from errors import ErrorCode, ImageError, ServiceError
 from image_processor import ImageProcessor
 from image_store import ImageStore
 from output_files import OutputFiles
+from request_finisher import RequestFinisher
 from request_options import ImageOptions, parse_options
-from request_queue import claim_purge
+from request_queue import claim_purge, purge_rows, renew_purge
 from settings import Settings
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
 from tests.queued import Queue, success, urls
@@ -359,3 +361,36 @@ def test_whoever_works_beside_does_all_of_it_again_and_again(
 
     shop.work(test)
     assert counts["clean"] < counts["_renew_leases"] <= counts["sweep"]
+
+
+def test_the_first_lane_brings_lost_ones_back(shop: Shop) -> None:
+    """A turn that failed is gone with its lane; the first one queues all of them again."""
+    queue = Queue(shop.database, *urls(1))
+    for lane, lanes in ((1, [1]), (0, [0, 1, 2])):
+        with shop.database.transaction() as cursor:
+            cursor.execute("delete from procrastinate_jobs")
+            worker_steps.hand_on(cursor, queue.id, lane, 3 * job_queue.IMAGES_PER_LANE, 0.0)
+            cursor.execute("select args->'lane' as lane from procrastinate_jobs order by 1")
+            assert [row["lane"] for row in cursor.fetchall()] == lanes
+
+
+def test_a_long_purge_keeps_its_lease(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewed as long as it takes, so that no other worker begins the same."""
+    (queue,) = shop.finished(1)
+    queue.delete()
+    renewed = threading.Event()
+
+    def purge(_: RequestFinisher, request_id: str) -> None:
+        assert renewed.wait(10)
+        with shop.database.transaction() as cursor:
+            while purge_rows(cursor, request_id):
+                pass
+
+    def renew(cursor: Cursor, request_id: str, *, lease_seconds: float) -> None:
+        renew_purge(cursor, request_id, lease_seconds=lease_seconds)
+        renewed.set()
+
+    monkeypatch.setattr(RequestFinisher, "purge", purge)
+    monkeypatch.setattr(image_processor, "renew_purge", renew)
+    shop.work(ImageProcessor.purge, lease_seconds=2)
+    assert renewed.is_set()
