@@ -336,7 +336,7 @@ def soak(folder: Path, minutes: float, seed: int) -> Figures:
         figures.counts["seconds until the last was finished"] = round(last)
         staged = [path for path in folder.glob("uploads/.staged/*") if path.is_file()]
         figures.counts["files left in uploads/.staged"] = len(staged)
-        complaints = re.findall(r"ERROR:  .*", (folder / "postgres/postgres.log").read_text())
+        complaints = re.findall(r"ERROR:  [^(\n]*", (folder / "postgres/postgres.log").read_text())
         for complaint, times in Counter(complaints).items():
             figures.counts[f"times PostgreSQL said {complaint[:120]}"] = times
     return figures
