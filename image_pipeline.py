@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import image_queue
-from address_policy import AddressPolicy, parse_source_url
+from address_policy import parse_source_url
 from byte_budget import ByteBudget
 from codec.image_compressor import ImageLimits
 from decoder_pool import DecoderPool
@@ -63,7 +63,7 @@ class ImagePipeline:
         self._files = files
         self._gate = gate
         self._downloader = ImageDownloader(
-            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
+            settings.address_policy,
             DownloadLimits(
                 max_bytes=settings.max_image_bytes,
                 connect_seconds=settings.connect_seconds,

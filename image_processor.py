@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final, Self
 import image_queue
 import job_queue
 import worker_steps
-from address_policy import AddressPolicy
 from async_database import AsyncDatabase
 from database_helper import DatabaseUnavailableError, select_request
 from errors import ImageError, ServiceError
@@ -104,10 +103,7 @@ class ImageProcessor:
         self._in_flight = InFlight(settings.download_concurrency)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
-        self._webhooks = WebhookSender(
-            settings.webhook_secret,
-            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports),
-        )
+        self._webhooks = WebhookSender(settings.webhook_secret, settings.address_policy)
         self._senders = ThreadPoolExecutor(SENDERS, "webhook")
         self._sending = 0
         self._claims: set[asyncio.Task[bool]] = set()

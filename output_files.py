@@ -16,7 +16,7 @@ from database_helper import select_image_fences
 from errors import ImageError
 from image_queue import ImageState
 from request_queue import select_deleted
-from storage_keys import STAGED_IMAGES, StagedImage, image_folder
+from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_image_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ class OutputFiles:
 
     def find(self, request_id: str, n: int, extension: str) -> StoredObject | None:
         """Return an output image that may be served, or None."""
-        published = StagedImage(request_id, n, 0, extension).published_key
+        published = published_image_key(request_id, n, extension)
         file = self._store.find(published)
         if file is None and (staged := self._find_named(request_id, n, extension)):
             self.publish(staged)

@@ -132,6 +132,13 @@ def finish_request(cursor: Cursor, request_id: str, fence: int) -> dict[str, Any
 # --- What users ask for ----------------------------------------------------------------------
 
 
+def lock_request(cursor: Cursor, request_id: str) -> RequestStatus | None:
+    """Let nothing else change a request before the transaction's end; None if there is none."""
+    cursor.execute("select status from requests where id = %s for update", (request_id,))
+    row = cursor.fetchone()
+    return RequestStatus(row["status"]) if row else None
+
+
 def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | None:
     """Make a portion of the failed or cancelled images of a request pending again.
 
@@ -139,14 +146,12 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
     runs again. A request that was cancelled before it began is pending again itself. None when
     there is no such request, or it is just being cancelled.
     """
-    cursor.execute(  # locked, so that nothing ends in between and the counters stay right
-        "select status from requests where id = %s for update", (request_id,)
-    )
-    row = cursor.fetchone()
-    if row is None or row["status"] == RequestStatus.CANCELLING:
+    # Locked, so that nothing ends in between and the counters stay right.
+    status = lock_request(cursor, request_id)
+    if status is None or status == RequestStatus.CANCELLING:
         return None
-    if after and row["status"] == RequestStatus.CANCELLED:  # since the portion before
-        return Retried(0, after, RequestStatus.CANCELLED)
+    if after and status == RequestStatus.CANCELLED:  # since the portion before
+        return Retried(0, after, status)
     # Whatever the statistics say, a portion is read by its index.
     cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
     cursor.execute(
@@ -192,7 +197,7 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
     )
     changed = cursor.fetchone()
     if changed is None:
-        return Retried(0, after, RequestStatus(row["status"]))
+        return Retried(0, after, status)
     return Retried(changed["images"], changed["last"], RequestStatus(changed["status"]))
 
 
@@ -211,11 +216,6 @@ def select_cancelling(cursor: Cursor, request_ids: Collection[str]) -> set[str]:
         "select id from requests where id = any(%s) and status = 'cancelling'", (list(request_ids),)
     )
     return {row["id"] for row in cursor.fetchall()}
-
-
-def lock_request(cursor: Cursor, request_id: str) -> None:
-    """Let nothing else change a request before the end of the transaction."""
-    cursor.execute("select from requests where id = %s for update", (request_id,))
 
 
 def delete_request(cursor: Cursor, request_id: str) -> bool:

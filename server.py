@@ -51,7 +51,7 @@ from request_queue import (
 from request_view import image_document, is_finished, status_document, status_path
 from service_process import service_process
 from storage_keys import output_csv_key, report_csv_key
-from upload_intake import FIRST_POLL_SECONDS, UploadIntake
+from upload_intake import UploadIntake, accepted
 from webhook_queue import replay_webhook
 
 if TYPE_CHECKING:
@@ -279,17 +279,12 @@ class Api:
         return self._accepted(row, {})
 
     def _accepted(self, row: dict[str, Any], members: dict[str, Any]) -> Response:
-        """Answer 202: what was asked for is noted, and seen on the status when it is done."""
-        path = status_path(row["id"])
         body = {
             "request_id": row["id"],
             "status": row["status"],
-            "status_url": self._base_url + path,
-            **members,
+            "status_url": self._base_url + status_path(row["id"]),
         }
-        return json_response(
-            body, HTTPStatus.ACCEPTED, {"Location": path, "Retry-After": str(FIRST_POLL_SECONDS)}
-        )
+        return accepted(body | members)
 
     def _csv(self, call: Call) -> Response:
         request_id, is_report = call.groups

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from address_policy import parse_allowed_source
+from address_policy import AddressPolicy, parse_allowed_source
 from errors import SettingsError
 from webhook import parse_secret
 
@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         has_own = self.is_loopback and self.port  # port 0 is none until one is bound
         own = {self._authority, f"localhost:{self.port}"} if has_own else set()
         return self.allowed_sources | own
+
+    @property
+    def address_policy(self) -> AddressPolicy:
+        """Which addresses may be connected to, for images and webhooks alike."""
+        return AddressPolicy(allowed_sources=self.sources, ports=self.source_ports)
 
     def with_port(self, port: int) -> Settings:
         """Return these settings with the port that was really bound."""

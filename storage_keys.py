@@ -45,7 +45,7 @@ class StagedImage(NamedTuple):
     @property
     def published_key(self) -> str:
         """Where it lies from then on."""
-        return f"{image_folder(self.request_id)}{self.request_id}-{self.n}.{self.extension}"
+        return published_image_key(self.request_id, self.n, self.extension)
 
 
 def extension(image_format: str) -> str:
@@ -60,7 +60,12 @@ def image_folder(request_id: str) -> str:
 
 def image_key(request_id: str, n: int, image_format: str) -> str:
     """Return the key of an output image."""
-    return f"{image_folder(request_id)}{request_id}-{n}.{extension(image_format)}"
+    return published_image_key(request_id, n, extension(image_format))
+
+
+def published_image_key(request_id: str, n: int, extension: str) -> str:
+    """Return the key of an output image whose file has this extension."""
+    return f"{image_folder(request_id)}{request_id}-{n}.{extension}"
 
 
 def staged_csv_key(key: str, fence: int) -> str:

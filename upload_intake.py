@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from address_policy import AddressPolicy
 from csv_validator import CsvLimits, ProductReader
 from database_helper import BATCH_SECONDS, UploadCounts, copy_products, insert_request
 from errors import ErrorCode, HttpError, ImageError
@@ -61,11 +60,7 @@ class UploadIntake:
         self._places = threading.BoundedSemaphore(MAX_UPLOADS)
         self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
         self._copies = threading.BoundedSemaphore(MAX_COPIES)
-        self._webhook_policy = (
-            AddressPolicy(allowed_sources=settings.sources, ports=settings.source_ports)
-            if settings.webhook_secret
-            else None
-        )
+        self._webhook_policy = settings.address_policy if settings.webhook_secret else None
 
     def take(self, request: Request, owner: str | None) -> Response:
         """Answer `POST /upload`: 202 once the rows are committed, 200 to a dry run.
@@ -128,7 +123,7 @@ class UploadIntake:
         with self._database.transaction(BATCH_SECONDS) as cursor:
             cursor.allow_pauses(BATCH_SECONDS)  # rows are read between two batches
             if keyed and (first := claim_key(cursor, keyed, request_id)):
-                return _accepted(first, {REPLAYED_HEADER: "true"})
+                return accepted(first, {REPLAYED_HEADER: "true"})
             counts = copy_products(cursor, request_id, products)
             insert_request(
                 cursor,
@@ -148,7 +143,7 @@ class UploadIntake:
             *(request_id, counts.products, counts.images),
             extra={"request_id": request_id},
         )
-        return _accepted(body)
+        return accepted(body)
 
     def _body(self, request_id: str, counts: UploadCounts) -> dict[str, Any]:
         return {
@@ -160,7 +155,8 @@ class UploadIntake:
         }
 
 
-def _accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """Return a 202 that names the status of the request in `body`: there the end will be seen."""
     place = {"Location": status_path(body["request_id"]), "Retry-After": str(FIRST_POLL_SECONDS)}
     return json_response(body, HTTPStatus.ACCEPTED, place | (headers or {}))
 

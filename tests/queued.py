@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from psycopg2.extensions import parse_dsn
 
 import request_queue
 from csv_validator import ProductRow
@@ -179,6 +182,20 @@ def count_reads(cursor: Cursor) -> int:
     assert row
     count: int = row["count"]
     return count
+
+
+def wait_for_a_lock(database: Database) -> None:
+    """Wait until somebody waits for a row that is locked."""
+    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
+    name = parse_dsn(database.conninfo)["dbname"]
+    deadline = time.monotonic() + 10
+    while True:
+        with database.transaction() as cursor:
+            cursor.execute(waiting, (name,))
+            if cursor.fetchall():
+                return
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
 
 
 def urls(count: int) -> list[str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from psycopg2.extensions import parse_dsn
 
 import image_queue
 from image_queue import (
@@ -26,7 +24,18 @@ from image_queue import (
     select_twin,
 )
 from request_queue import retry_request
-from tests.queued import LEASE, Queue, analyze, count_reads, failure, outcome, retry, success, urls
+from tests.queued import (
+    LEASE,
+    Queue,
+    analyze,
+    count_reads,
+    failure,
+    outcome,
+    retry,
+    success,
+    urls,
+    wait_for_a_lock,
+)
 
 if TYPE_CHECKING:
     from database_helper import Cursor, Database
@@ -676,22 +685,8 @@ def test_a_repetition_never_waits_for_a_twin_that_has_ended(database: Database, 
         else:
             assert record_outcomes(cursor, [success(twin)]).accepted
             late = thread.submit(queue.retry)
-        _wait_for_a_lock(database)
+        wait_for_a_lock(database)
         cursor.connection.commit()
         late.result()
     assert queue.counters[:3] == (1, 0, 0)
     assert [(image.n, image.repeats) for image in queue.claim()] == [(2, 1)]
-
-
-def _wait_for_a_lock(database: Database) -> None:
-    """Wait until somebody waits for a row that is locked."""
-    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
-    name = parse_dsn(database.conninfo)["dbname"]
-    deadline = time.monotonic() + 10
-    while True:
-        with database.transaction() as cursor:
-            cursor.execute(waiting, (name,))
-            if cursor.fetchall():
-                return
-        assert time.monotonic() < deadline, "nobody waits"
-        time.sleep(0.01)

@@ -24,7 +24,17 @@ from request_queue import (
     select_deleted,
     select_deleted_request,
 )
-from tests.queued import LEASE, Queue, analyze, cancelled, count_reads, failure, success, urls
+from tests.queued import (
+    LEASE,
+    Queue,
+    analyze,
+    cancelled,
+    count_reads,
+    failure,
+    success,
+    urls,
+    wait_for_a_lock,
+)
 
 if TYPE_CHECKING:
     from database_helper import Database
@@ -665,7 +675,7 @@ def test_a_purge_is_done_when_nothing_is_left(database: Database) -> None:
         with database.transaction() as cursor:
             assert purge_rows(cursor, queue.id)
             other = pool.submit(purge)
-            _wait_for_a_lock(database)
+            wait_for_a_lock(database)
         assert other.result()
         with database.transaction() as cursor:
             assert select_deleted_request(cursor, queue.id)["purged_at"] is None  # type: ignore[index]
@@ -675,19 +685,11 @@ def test_a_purge_is_done_when_nothing_is_left(database: Database) -> None:
     assert queue.images == []
 
 
-def _wait_for_a_lock(database: Database) -> None:
-    """Wait until a transaction waits for another one."""
-    while True:
-        with database.transaction() as cursor:
-            cursor.execute("select from pg_locks where not granted")
-            if cursor.fetchone():
-                return
-
-
-def test_nobody_finishes_between_two_portions_of_a_retry(
+@pytest.fixture
+def half_retried(
     database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though all that was begun anew has ended meanwhile; after the last portion all goes on."""
+) -> tuple[Queue, request_queue.Retried]:
+    """Give a request of three failed images of which a retry took two, and that portion."""
     monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
     queue = Queue(database, *urls(3))
     queue.end("fff")
@@ -695,11 +697,19 @@ def test_nobody_finishes_between_two_portions_of_a_retry(
     portion = queue.retry_portion()
     assert portion is not None
     assert portion.images == 2
+    return queue, portion
+
+
+def test_nobody_finishes_between_two_portions_of_a_retry(
+    half_retried: tuple[Queue, request_queue.Retried],
+) -> None:
+    """Though all that was begun anew has ended meanwhile; after the last portion all goes on."""
+    queue, portion = half_retried
     queue.record(*(success(image) for image in queue.claim()))
     assert queue.take_finish() is None
-    portion = queue.retry_portion(portion.last)
-    assert portion is not None
-    assert portion.images == 1
+    rest = queue.retry_portion(portion.last)
+    assert rest is not None
+    assert rest.images == 1
     queue.record(*(success(image) for image in queue.claim()))
     finished = queue.finish()
     assert finished is not None
@@ -707,15 +717,10 @@ def test_nobody_finishes_between_two_portions_of_a_retry(
 
 
 def test_a_request_that_is_cancelled_between_two_portions_stays_so(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    half_retried: tuple[Queue, request_queue.Retried],
 ) -> None:
     """The rest of the retry does nothing."""
-    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
-    queue = Queue(database, *urls(3))
-    queue.end("fff")
-    queue.finish()
-    portion = queue.retry_portion()
-    assert portion is not None
+    queue, portion = half_retried
     queue.cancel()
     queue.cancel_pending()
     queue.change_request(LEASE_IS_OVER)
