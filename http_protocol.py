@@ -82,13 +82,14 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks. `path` is as it was sent, without the query."""
+    """What a client asks. `path` is as it was sent, without the query; `peer` is an address."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: Message
     body: RequestBody
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +346,7 @@ class HttpHandler(BaseHTTPRequestHandler):
             query=_parse_query(target.query),
             headers=self.headers,
             body=self._body,
+            peer=self.client_address[0],
         )
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
