@@ -1,14 +1,14 @@
-"""The service's HTTP: which route does what, who may ask, and `main()`, the whole in one process.
+"""The service's HTTP: which route does what, and `main()`, the whole in one process.
 
 A status is one database read, never a question to the worker. `http_protocol` speaks to the
-clients, `upload_intake` takes uploads in, `request_view` words the answers.
+clients, `access_control` says who may ask, `upload_intake` takes uploads in, `request_view` words
+the answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import hmac
 import json
 import logging
 import re
@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from access_control import AccessControl
 from database_helper import (
     BATCH_SECONDS,
     DatabaseUnavailableError,
@@ -111,6 +112,7 @@ class Api:
         self._store = store
         self._files = OutputFiles(database, store)
         self._intake = UploadIntake(settings, database, store)
+        self._access = AccessControl(settings)
         self.is_draining = False
         image = rf"/uploads/({_ID})/\1-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
         self._routes = [
@@ -140,29 +142,13 @@ class Api:
     def _route(self, request: Request) -> Response:
         for route in self._routes:
             if match := route.pattern.fullmatch(request.path):
-                owner = None if route.is_public else self._authenticate(request)
+                owner = None if route.is_public else self._access.admit(request)
                 method = "GET" if request.method == "HEAD" else request.method
                 if method not in route.methods:
                     raise _wrong_method(route)
                 return route.methods[method](Call(request, match.groups(), owner))
-        self._authenticate(request)
+        self._access.admit(request)
         raise _not_found()
-
-    def _authenticate(self, request: Request) -> str | None:
-        """Return the digest of the caller's key; None when no keys are asked for."""
-        if not self._settings.api_keys:
-            return None
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).hexdigest()
-        # Every digest is compared, so that the time tells nothing of which one was near.
-        known = [hmac.compare_digest(digest, accepted) for accepted in self._settings.api_keys]
-        if scheme.lower() != "bearer" or not any(known):
-            raise HttpError(
-                HTTPStatus.UNAUTHORIZED,
-                "a valid key is needed: Authorization: Bearer KEY",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return digest
 
     def _upload(self, call: Call) -> Response:
         if self.is_draining:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -50,6 +50,21 @@ def _ports(text: str) -> frozenset[int]:
     return frozenset(int(part) for part in parts)
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part) for part in _comma_separated(text))
+    except ValueError:
+        raise ValueError(
+            "takes addresses or networks like 10.0.0.0/8, separated by commas"
+        ) from None
+
+
+def _rate(per_second: float) -> float:
+    if 0 < per_second < 1:
+        raise ValueError("takes 0, for no limit, or 1 and more")
+    return per_second
+
+
 def _key_digests(text: str) -> frozenset[str] | None:
     """Return the digests; an empty set means that keys are off on purpose."""
     if text.strip().lower() == NO_KEYS:
@@ -82,6 +97,7 @@ def _is_loopback(host: str) -> bool:
 
 
 Sources = Annotated[frozenset[str], NoDecode, BeforeValidator(_sources)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_ports)]
 KeyDigests = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_key_digests)]
 WebhookSecret = Annotated[bytes | None, BeforeValidator(parse_secret)]
@@ -99,6 +115,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     public_url: Annotated[str, AfterValidator(_base_url)] | None = None
+
+    rate_limit: Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_rate)] = 100
+    trusted_proxies: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
     database_url: str | None = None
     postgres_dir: str = "postgres-data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +43,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "postgres_dir": "postgres-data",
         "storage_url": "file:.",
         "api_keys": None,
+        "rate_limit": 100,
+        "trusted_proxies": (IPv4Network("127.0.0.0/8"), IPv6Network("::1")),
         "allowed_sources": frozenset(),
         "source_ports": {80, 443},
         "max_csv_bytes": 100 * MIB,
@@ -81,6 +84,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("API_KEYS", " , ", None),
         ("ALLOWED_SOURCES", "CDN.shop:8080, [::1]:9", {"cdn.shop:8080", "[::1]:9"}),
         ("SOURCE_PORTS", "443, 8443", {443, 8443}),
+        ("RATE_LIMIT", "0", 0),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
         ("MAX_CSV_BYTES", "2000", 2000),
         ("MAX_CSV_BYTES", "100MiB", 100 * MIB),
         ("MAX_IMAGE_BYTES", "1.5 kb", 1500),
@@ -135,6 +140,10 @@ BAD = [
     ("DOWNLOAD_ATTEMPTS", "0", "greater than 0"),
     ("DOWNLOAD_CONCURRENCY", "1025", "less than or equal to 1024"),
     ("HOST_CONCURRENCY", "0", "greater than 0"),
+    ("RATE_LIMIT", "-1", "greater than or equal to 0"),
+    ("RATE_LIMIT", "0.5", "takes 0, for no limit, or 1 and more"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8", "takes addresses or networks like"),
+    ("TRUSTED_PROXIES", "proxy.local", "takes addresses or networks like"),
     ("COMPRESS_PROCESSES", "0", "greater than 0"),
     ("SHUTDOWN_SECONDS", "-3", "greater than 0"),
     ("LEASE_SECONDS", "1.9", "greater than or equal to 2"),

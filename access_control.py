@@ -1,0 +1,77 @@
+"""Who may use the service, and how much: keys, the rate of each client, other people's web pages.
+
+Owns the judgement of a request before it is understood; `server` asks for it on every route that is
+not public, and tells by the key's digest whose requests are whose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from client_address import client_address, network_of
+from errors import HttpError
+from rate_limit import RateLimit
+from site_guard import SiteGuard
+
+if TYPE_CHECKING:
+    from http_protocol import Request
+    from settings import Settings
+
+READ_COST: Final = 1
+CHANGE_COST: Final = 10  # an upload, a retry, a deletion; and a key that is none
+_READING: Final = frozenset({"GET", "HEAD"})
+
+
+class AccessControl:
+    """Admits requests; shared by the server's threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = settings.api_keys or frozenset()
+        self._proxies = settings.trusted_proxies
+        self._rate = RateLimit(settings.rate_limit)
+        self._sites = SiteGuard([settings.base_url, settings.own_url])
+
+    def admit(self, request: Request) -> str | None:
+        """Return the digest of the caller's key; None when no keys are asked for.
+
+        Raises HttpError: 401 without a valid key, 403 and 421 to other people's web pages, 429 to
+        who asks for too much.
+        """
+        cost = READ_COST if request.method in _READING else CHANGE_COST
+        address = client_address(
+            request.peer, request.headers.get_all("X-Forwarded-For", []), self._proxies
+        )
+        if not self._keys:
+            self._sites.check(request.headers)
+            if not address.is_loopback:  # our own machine is no stranger
+                self._charge(network_of(address), cost)
+            return None
+        digest = self._known_digest(request.headers.get("Authorization", ""))
+        if digest is None:
+            self._charge(network_of(address), CHANGE_COST)
+            raise HttpError(
+                HTTPStatus.UNAUTHORIZED,
+                "a valid key is needed: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        self._charge(digest, cost)
+        return digest
+
+    def _known_digest(self, authorization: str) -> str | None:
+        scheme, _, key = authorization.partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).hexdigest()
+        # Every digest is compared, so that the time tells nothing of which one was near.
+        known = [hmac.compare_digest(digest, accepted) for accepted in self._keys]
+        return digest if scheme.lower() == "bearer" and any(known) else None
+
+    def _charge(self, client: str, cost: float) -> None:
+        if wait := self._rate.take(client, cost):
+            raise HttpError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many requests, come again later",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
