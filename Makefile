@@ -22,8 +22,10 @@ run: install
 demo: install
 	@exec $(PY) demo.py
 
+# Most tests wait for processes and leases more than they compute, so some files go on side by side.
+WORKERS ?= 3
 test: .venv/.installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/.installed-dev
 	$(PY) -m ruff format --check .
