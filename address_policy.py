@@ -45,19 +45,36 @@ _METADATA = tuple(
         "100.100.100.200/32",  # Alibaba
         "168.63.129.16/32",  # Azure; a public address otherwise
         "192.0.0.192/32",  # Oracle
+        "fe80::a9fe:a9fe/128",  # OpenStack
+        "fd00:a9fe:a9fe::/48",  # Akamai
+        "fd00:c1::a9fe:a9fe/128",  # Oracle
         "fd00:ec2::/32",  # Amazon
         "fd20:ce::254/128",  # Google
         "fd00:42::42/128",  # Scaleway
     )
 )
 
-# What `is_global` lets pass in one Python or another, and no image is served from.
+# The special-purpose registries of IANA (RFC 6890), for IPv6 within _GLOBAL_UNICAST. Our own
+# list: what `is_global` says differs from one release of Python to another.
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared by customers of a carrier
+        "127.0.0.0/8",  # loopback
         "168.63.129.16/32",  # Azure's host agent
+        "169.254.0.0/16",  # link-local
+        "172.16.0.0/12",  # private
         "192.0.0.0/24",  # IETF protocol assignments
+        "192.0.2.0/24",  # documentation
         "192.88.99.0/24",  # 6to4 relays, RFC 7526
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarking
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and the broadcast address
         "2001::/23",  # IETF protocol assignments, Teredo among them
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4
@@ -126,7 +143,7 @@ class AddressPolicy:
     `allowed_sources` are exact "host:port" strings (an IPv6 address in brackets) that are
     fetched although their address is not public, cloud metadata addresses excepted. `ports`
     are those that any other URL may name. Raises ValueError for an allowed source of another
-    form.
+    form, or one that names a metadata address.
     """
 
     def __init__(
@@ -251,6 +268,9 @@ def parse_allowed_source(text: str) -> tuple[str, int]:
         port = None
     if port is None or "@" in text:
         raise ValueError(f"{text[:100]!r} is not host:port")
+    address = _parse_address(host)
+    if address and _is_metadata(address):
+        raise ValueError(f"{text[:100]!r} is a cloud metadata address, which is never fetched")
     return host, port
 
 
@@ -274,12 +294,8 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         return all(map(_is_public, embedded))
     if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
         return False
-    return (
-        address.is_global
-        and not (address.is_multicast or address.is_reserved)
-        and not any(address in network for network in _NOT_PUBLIC)
-        and all(map(_is_public, embedded))
-    )
+    is_special = any(address in network for network in _NOT_PUBLIC)
+    return not is_special and all(map(_is_public, embedded))
 
 
 def _embedded_ipv4(address: IPv4Address | IPv6Address) -> list[IPv4Address]:

@@ -50,10 +50,10 @@ REFUSED = """
     64:ff9b:1:: 64:ff9b:1::127.0.0.1 64:ff9b:1::10.0.0.1 64:ff9b:1::169.254.169.254
     64:ff9b:1:a9fe:a9:fe00:: 64:ff9b:1:7f00:0:100:: 64:ff9b:1::8.8.8.8
     64:ff9b:1:ffff:ffff:ffff:ffff:ffff 64:ff9b:2::8.8.8.8 64:ff9a::8.8.8.8
-    100:: 100::1 100::ffff:ffff:ffff:ffff 100:0:0:1::1
-    1000::1 1fff:ffff::1 200::1 400::1 4000::1 5f00::1 6000::1 8000::1 a000::1 c000::1 e000::1
+    100:: 100::1 100::ffff:ffff:ffff:ffff 100:0:0:1:: 100:0:0:1::1
+    1000::1 1fff:ffff::1 200::1 400::1 4000::1 5f00::1 5f00:ffff::1 6000::1 8000::1 a000::1 c000::1 e000::1
     2001:: 2001::1 2001:0:53aa:64c:0:5efe:1:1 2001:0:a9fe:a9fe:: 2001:0:1:1:1:1:5601:5601
-    2001:1::1 2001:1::2 2001:2::1 2001:2:0:ffff::1 2001:3::1 2001:4:112::1 2001:10::1
+    2001:1::1 2001:1::2 2001:1::3 2001:2::1 2001:2:0:ffff::1 2001:3::1 2001:4:112::1 2001:10::1
     2001:1f:ffff::1 2001:20::1 2001:2f:ffff::1 2001:30::1 2001:1ff:ffff::1
     2001:db8:: 2001:db8::1 2001:DB8:ffff:ffff:ffff:ffff:ffff:ffff
     2002:: 2002:7f00:1:: 2002:7f00:1::1 2002:a00:1:: 2002:a9fe:a9fe:: 2002:c0a8:101::1
@@ -78,10 +78,10 @@ PUBLIC = """
     99.84.0.1 100.63.255.255 100.128.0.0 101.1.2.3 104.16.0.1 126.255.255.255 128.0.0.0 128.0.0.1
     140.82.112.3 142.250.1.1 151.101.1.1 168.63.129.15 168.63.129.17 169.253.255.255 169.255.0.0
     172.15.255.255 172.32.0.0 185.199.108.1 191.255.255.255 192.0.1.0 192.0.3.0 192.88.98.255
-    192.88.100.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 198.51.99.255
+    192.31.196.1 192.52.193.1 192.88.100.0 192.167.255.255 192.169.0.0 192.175.48.1 198.17.255.255 198.20.0.0 198.51.99.255
     198.51.101.0 199.232.0.1 203.0.112.255 203.0.114.0 216.58.1.1 223.255.255.255
     2001:200::1 2001:4860:4860::8888 2003::1 2400:cb00::1 2404:6800:4003::1 2600:9000::1
-    2606:4700::1111 2606:4700:4700:0:0:0:0:1111 2620:0:ccc::2 2620:fe::fe 2800:3f0::1
+    2606:4700::1111 2606:4700:4700:0:0:0:0:1111 2620:0:ccc::2 2620:4f:8000::1 2620:fe::fe 2800:3f0::1
     2a00:1450:4001:81b::200e 2A04:4E42::81 2a06:98c1:3120::1 2c0f:f248::1 2001:db7::1 2001:db9::1
     2a00:1450:4001::5efe:8.8.8.8 3ffe::1 3fff:1000::1
     ::ffff:8.8.8.8 ::ffff:808:808 64:ff9b::8.8.8.8 64:ff9b::5db8:d822
@@ -89,7 +89,8 @@ PUBLIC = """
 
 METADATA = """
     169.254.169.254 169.254.170.2 169.254.0.1 100.100.100.200 168.63.129.16 192.0.0.192
-    fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42
+    fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42 fd00:c1::a9fe:a9fe fd00:a9fe:a9fe::1
+    fe80::a9fe:a9fe
     ::169.254.169.254 ::ffff:169.254.169.254 ::ffff:a9fe:a9fe ::ffff:0:169.254.169.254
     ::ffff:168.63.129.16 ::ffff:100.100.100.200 ::ffff:192.0.0.192
     64:ff9b::169.254.169.254 64:ff9b::a83f:8110
@@ -173,12 +174,11 @@ def test_an_allowed_source_is_never_the_metadata_service(address: str) -> None:
         "168.63.129.16",
     ],
 )
-def test_a_literal_metadata_address_is_blocked_although_allowed(host: str) -> None:
-    """Listing the metadata service among the allowed sources opens nothing."""
-    policy = AddressPolicy(allowed_sources=[f"{host}:80"])
-    with pytest.raises(ImageError) as caught:
-        policy.check_url(f"http://{host}/latest/meta-data/")
-    assert code_of(caught) == "blocked_address"
+def test_a_metadata_address_can_t_be_allowed(host: str) -> None:
+    """Listing it among the allowed sources is a mistake that is told, in whatever form."""
+    with pytest.raises(ValueError, match="is a cloud metadata address") as caught:
+        AddressPolicy(allowed_sources=[f"{host}:80"])
+    assert f"'{host}:80'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
