@@ -43,7 +43,7 @@ def file_response(
     if span:
         common["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
-    return Response(status, store.read(file.key, start, end), common)
+    return Response(status, store.read(file, start, end), common)
 
 
 def is_unchanged(request: Request, etag: str) -> bool:

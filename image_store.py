@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from errors import ErrorCode, ImageError
+from local_file import opened_file
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class ImageStore:
         """Return what lies under `key`, or None."""
         with _storage_errors():
             try:
+                if self._root:
+                    with opened_file(self._root, key) as file:
+                        return _stored_file(key, os.fstat(file))
                 meta = obstore.head(self._store, key)
             except FileNotFoundError:
                 return None
@@ -135,17 +139,20 @@ class ImageStore:
             modified=meta["last_modified"].timestamp(),
         )
 
-    def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to, not including, `end`, in pieces."""
-        while start < end:
-            with _storage_errors():
-                piece = bytes(
-                    obstore.get_range(
-                        self._store, key, start=start, end=min(end, start + CHUNK_BYTES)
-                    )
-                )
-            yield piece
-            start += len(piece)
+    def read(self, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to, not including, `end`, in pieces.
+
+        Raises ImageError `storage_error`, also when the file is another one by now.
+        """
+        with _storage_errors():
+            if self._root:
+                yield from _read_file(self._root, file, start, end)
+                return
+            while start < end:
+                upto = min(end, start + CHUNK_BYTES)
+                piece = bytes(obstore.get_range(self._store, file.key, start=start, end=upto))
+                yield piece
+                start += len(piece)
 
     def check(self) -> None:
         """Raise ImageError `storage_error` unless the store answers and can be written to."""
@@ -158,6 +165,23 @@ class ImageStore:
         if self._root:
             path = self._root / key
             _sync_paths([path, path.parent])
+
+
+def _stored_file(key: str, facts: os.stat_result) -> StoredObject:
+    etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+    return StoredObject(key=key, size=facts.st_size, etag=etag, modified=facts.st_mtime)
+
+
+def _read_file(root: Path, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
+    with opened_file(root, file.key) as descriptor:
+        if _stored_file(file.key, os.fstat(descriptor)) != file:
+            raise OSError("the file was replaced meanwhile")
+        while start < end:
+            piece = os.pread(descriptor, min(end - start, CHUNK_BYTES), start)
+            if not piece:
+                raise OSError("the file was cut meanwhile")
+            yield piece
+            start += len(piece)
 
 
 def _rename(source: Path, target: Path) -> None:

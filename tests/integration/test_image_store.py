@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from errors import ErrorCode, ImageError
-from image_store import CHUNK_BYTES, ImageStore
+from image_store import CHUNK_BYTES, ImageStore, StoredObject
 from storage_keys import STAGED_IMAGES, image_folder, image_key, output_csv_key, report_csv_key
 
 if TYPE_CHECKING:
@@ -33,7 +33,13 @@ def _files(folder: Path) -> list[str]:
 def _read(store: ImageStore, key: str) -> bytes:
     file = store.find(key)
     assert file
-    return b"".join(store.read(key, 0, file.size))
+    return b"".join(store.read(file, 0, file.size))
+
+
+def _find(store: ImageStore, key: str) -> StoredObject:
+    file = store.find(key)
+    assert file
+    return file
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_a_range_is_read(store: ImageStore, start: int, end: int) -> None:
     """From the first byte asked for up to, not including, the last, in pieces of bounded size."""
     content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
     store.put(KEY, content)
-    pieces = list(store.read(KEY, start, end))
+    pieces = list(store.read(_find(store, KEY), start, end))
     assert b"".join(pieces) == content[start:end]
     assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
 
@@ -155,8 +161,50 @@ def test_a_missing_file_can_be_neither_copied_nor_read(store: ImageStore) -> Non
     """Whoever uses a key that is gone hears so."""
     with pytest.raises(FileNotFoundError):
         store.copy(KEY, image_key(ID, 2, "jpeg"))
+    store.put(KEY, b"image")
+    file = _find(store, KEY)
+    store.delete(KEY)
     with pytest.raises(FileNotFoundError):
-        list(store.read(KEY, 0, 10))
+        list(store.read(file, 0, 5))
+
+
+@pytest.mark.parametrize("content", [b"other", b"longer one"])
+def test_a_file_that_was_replaced_is_not_read(store: ImageStore, content: bytes) -> None:
+    """Its size and tag are told already, and they are another's."""
+    store.put(KEY, b"image")
+    file = _find(store, KEY)
+    store.put(KEY, content)
+    with pytest.raises(ImageError) as caught:
+        list(store.read(file, 0, file.size))
+    assert caught.value.code == ErrorCode.STORAGE_ERROR
+
+
+def test_no_link_leads_out_of_the_store(store: ImageStore, tmp_path: Path) -> None:
+    """Whatever somebody has put among our files: only plain files in plain folders are found."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / f"{ID}-1.jpg").write_bytes(b"secret")
+    folder = tmp_path / "uploads" / ID
+    folder.symlink_to(secret)
+    assert store.find(KEY) is None
+    folder.unlink()
+    folder.mkdir()
+    (tmp_path / KEY).symlink_to(secret / f"{ID}-1.jpg")
+    assert store.find(KEY) is None
+    (tmp_path / KEY).unlink()
+    os.mkfifo(tmp_path / KEY)
+    assert store.find(KEY) is None
+
+
+def test_the_folders_of_the_store_may_be_elsewhere(tmp_path: Path) -> None:
+    """An operator may keep the images on another disk, by a link in the root."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "uploads").symlink_to(tmp_path / "disk")
+    store = ImageStore(f"file:{tmp_path / 'root'}")
+    store.put(KEY, b"image")
+    assert _read(store, KEY) == b"image"
+    assert (tmp_path / "disk" / ID / f"{ID}-1.jpg").read_bytes() == b"image"
 
 
 def test_a_store_that_fails_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
