@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 JPEG = saved(photo(64, 48), "JPEG")
 HOST_CONCURRENCY = 4
 PAUSE_SECONDS = 2.0
+IMAGES = 20  # a request
+IN_STORE = 100  # images that wait: more would only make it longer
 
 
 @contextmanager
@@ -41,9 +43,9 @@ def two_workers(folder: Path, database: Database, origin: Origin) -> Iterator[Se
         yield service
 
 
-def serve(origin: Origin, start: int, count: int) -> str:
-    """Serve so many images; return their URLs as a cell."""
-    paths = [f"/{n}.jpg" for n in range(start, start + count)]
+def serve(origin: Origin, number: int) -> str:
+    """Serve the images of a request; return their URLs as a cell."""
+    paths = [f"/{number}-{n}.jpg" for n in range(IMAGES)]
     return ",".join(origin.serve(path, JPEG, delay=0.05) for path in paths)
 
 
@@ -57,8 +59,9 @@ def test_host_concurrency_is_of_all_workers(
         deadline = time.monotonic() + FINISH_SECONDS
         while len(holders) < 2 or len(request_ids) < 10:
             assert time.monotonic() < deadline, "one worker has it all"
-            cell = serve(origin, 20 * len(request_ids), 20)
+            cell = serve(origin, len(request_ids))
             request_ids.append(service.upload(csv_of(cell)).json()["request_id"])
+            service.wait_until(lambda: IMAGES * len(request_ids) - len(origin.requests) < IN_STORE)
             rows = service.query("select worker from host_shares where slots > 0")
             holders |= {row["worker"] for row in rows}
         statuses = [service.finish(request_id)["status"] for request_id in request_ids]
@@ -95,12 +98,12 @@ def test_a_pause_holds_for_all_workers(tmp_path: Path, database: Database) -> No
         closing(BusyOrigin(first=20)) as origin,
         two_workers(tmp_path, database, origin) as service,
     ):
-        answers = [service.upload(csv_of(serve(origin, 20 * n, 20))).json() for n in range(6)]
+        answers = [service.upload(csv_of(serve(origin, n))).json() for n in range(6)]
         request_ids = [answer["request_id"] for answer in answers]
         images: list[dict[str, Any]] = []
         for request_id in request_ids:
             assert service.finish(request_id)["status"] == "completed"
             images += service.images(request_id)
     assert 1 <= len(origin.refused_at) <= HOST_CONCURRENCY
-    assert sum(image["attempts"] for image in images) == 120 + len(origin.refused_at)
-    assert sum(origin.counts.values()) == 120 + len(origin.refused_at)
+    assert sum(image["attempts"] for image in images) == 6 * IMAGES + len(origin.refused_at)
+    assert sum(origin.counts.values()) == 6 * IMAGES + len(origin.refused_at)
