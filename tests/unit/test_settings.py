@@ -121,6 +121,8 @@ BAD = [
     ("ALLOWED_SOURCES", "a:80,http://b:80", "'http://b:80' is not host:port"),
     ("ALLOWED_SOURCES", "cdn.shop:0", "'cdn.shop:0' is not host:port"),
     ("ALLOWED_SOURCES", "cdn.shop:65536", "'cdn.shop:65536' is not host:port"),
+    ("ALLOWED_SOURCES", "a:80,169.254.169.254:80", "'169.254.169.254:80' is a cloud metadata"),
+    ("ALLOWED_SOURCES", "[fd00:ec2::254]:80", "'[fd00:ec2::254]:80' is a cloud metadata address"),
     ("SOURCE_PORTS", "80;443", "takes port numbers from 1 to 65535"),
     ("SOURCE_PORTS", "0", "takes port numbers from 1 to 65535"),
     ("SOURCE_PORTS", "65536", "takes port numbers from 1 to 65535"),
