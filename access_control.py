@@ -12,6 +12,7 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+import metrics
 from client_address import client_address, network_of
 from errors import HttpError
 from rate_limit import RateLimit
@@ -48,17 +49,17 @@ class AccessControl:
         if not self._keys:
             self._sites.check(request.headers)
             if not address.is_loopback:  # our own machine is no stranger
-                self._charge(network_of(address), cost)
+                self._charge("address", network_of(address), cost)
             return None
         digest = self._known_digest(request.headers.get("Authorization", ""))
         if digest is None:
-            self._charge(network_of(address), CHANGE_COST)
+            self._charge("address", network_of(address), CHANGE_COST)
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
                 "a valid key is needed: Authorization: Bearer KEY",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        self._charge(digest, cost)
+        self._charge("key", digest, cost)
         return digest
 
     def _known_digest(self, authorization: str) -> str | None:
@@ -68,8 +69,9 @@ class AccessControl:
         known = [hmac.compare_digest(digest, accepted) for accepted in self._keys]
         return digest if scheme.lower() == "bearer" and any(known) else None
 
-    def _charge(self, client: str, cost: float) -> None:
+    def _charge(self, known_by: str, client: str, cost: float) -> None:
         if wait := self._rate.take(client, cost):
+            metrics.REQUESTS_LIMITED.labels(known_by).inc()
             raise HttpError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many requests, come again later",

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import image_queue
 import job_queue
+import metrics
 import worker_steps
 from async_database import AsyncDatabase
 from database_helper import DatabaseUnavailableError, select_request
 from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
+from image_queue import ImageState
 from in_flight import InFlight
 from origin_gate import OriginGate
 from origin_queue import Terms
@@ -272,6 +274,8 @@ class ImageProcessor:
     async def _process(self, image: ClaimedImage, options: ImageOptions) -> None:
         outcome = await self._pipeline.process(image, options)
         is_accepted = await self._recorder.record(outcome)
+        if is_accepted and outcome.state != ImageState.PENDING:
+            metrics.IMAGES_ENDED.labels(outcome.state, outcome.error_code or "").inc()
         await self._pipeline.publish(outcome, is_accepted=is_accepted)
         await self._in_flight.discard(image)
 

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import metrics
 from access_control import AccessControl
 from database_helper import (
     BATCH_SECONDS,
@@ -127,6 +128,7 @@ class Api:
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
             _route("/", is_public=True, GET=self._page),
             _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
+            _route("/metrics", GET=self._metrics),
             _route("/healthz", is_public=True, GET=self._healthz),
             _route("/readyz", is_public=True, GET=self._readyz),
         ]
@@ -309,6 +311,9 @@ class Api:
             f"img-src 'self' {self._base_url}; form-action 'self'; base-uri 'none'; "
             "frame-ancestors 'none'"
         )
+
+    def _metrics(self, call: Call) -> Response:  # noqa: ARG002
+        return Response(HTTPStatus.OK, metrics.render(), {"Content-Type": metrics.CONTENT_TYPE})
 
     def _healthz(self, call: Call) -> Response:  # noqa: ARG002
         return json_response({"status": "ok"})
