@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg2.extensions import make_dsn
 from psycopg2.sql import SQL, Identifier
 
@@ -36,6 +38,12 @@ def _resolve_loopback(host: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 socket.getaddrinfo = _resolve_loopback
+
+# Other tests may run beside: how long an example takes says nothing.
+hypothesis_settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def wait_for_a_lock(database: Database) -> None:
     """Wait until somebody waits for a row that is locked."""
     waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
     name = parse_dsn(database.conninfo)["dbname"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         with database.transaction() as cursor:
             cursor.execute(waiting, (name,))

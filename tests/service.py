@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from database_helper import Database
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 30
+START_SECONDS = 60
 STOP_SECONDS = 40  # longer than SHUTDOWN_SECONDS
 FINISH_SECONDS = 60
 # Tracebacks, SQL, paths.

@@ -214,15 +214,14 @@ def test_a_worker_loses_the_database(site: Site, seconds: int, *, is_amid: bool)
     lost = site.start_worker(site.network.hosts[CUT_OFF])
     request_id, client = site.submit()
     wait_until(lambda: site.count(request_id, "state = 'succeeded'") >= 16)
-    other = site.start_worker(site.network.hosts[OTHER])
     assert site.count(request_id, "state = 'running'") > 0
 
     healed_at = time.monotonic() + seconds
     (_cut_amid_a_transaction if is_amid else _cut)(site, request_id)
+    other = site.start_worker(site.network.hosts[OTHER])
     wait_until(lambda: site.is_finished(request_id))
-    assert time.monotonic() < healed_at, "it took the lost worker to finish"
     assert site.count(request_id, "fence > 1") > 0, "nothing was taken over"
-    while time.monotonic() < healed_at:  # for so long, whatever happens
+    while time.monotonic() < healed_at:  # for so long at the least
         time.sleep(0.1)
     site.network.heal(site.network.hosts[CUT_OFF], "data")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.slot import Slot
 
-TRACE_SECONDS: Final = 10.0  # until the jobs of a dead worker are gone
+TRACE_SECONDS: Final = 30.0  # until the jobs of a dead worker are gone
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from async_database import AsyncDatabase
 from database_helper import Database, DatabaseUnavailableError, is_alive
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
-from http_protocol import HttpServer
+from http_server import HttpServer
 from image_processor import WorkerThread
 from image_store import ImageStore
 from server import Api
@@ -41,6 +41,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 STATEMENT_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
+SOON_SECONDS = 12.0  # what a few seconds may take at the very most on a busy machine
 
 
 class Server:
@@ -119,7 +120,7 @@ def no_wait_for_ever() -> Iterator[None]:
     started = time.monotonic()
     with pytest.raises(DatabaseUnavailableError):
         yield
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 def wait_until(condition: Callable[[], Any]) -> None:

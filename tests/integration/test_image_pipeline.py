@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 JPEG = saved(photo(64, 48), "JPEG")
 T = TypeVar("T")
+MOMENT_SECONDS, PATIENCE_SECONDS = 0.5, 30.0
 AWAY = "host=/nowhere dbname=nothing"
 
 
@@ -201,9 +202,9 @@ def test_an_origin_s_longer_pause_goes_before(asked: float, least: float) -> Non
 class _Decoders:
     """Takes the place of the decoders: notes what their images' rows say, and who meets."""
 
-    def __init__(self, queue: Queue, company: int = 1) -> None:
+    def __init__(self, queue: Queue, company: int = 1, seconds: float = MOMENT_SECONDS) -> None:
         self.queue = queue
-        self.meeting = threading.Barrier(company)
+        self.meeting = threading.Barrier(company, timeout=seconds)
         self.met: list[bool] = []
         self.marks: list[list[bool]] = []
 
@@ -211,7 +212,7 @@ class _Decoders:
         """Wait a moment for company, then hand the image back."""
         self.marks.append([image["is_decoding"] for image in self.queue.images])
         try:
-            self.meeting.wait(0.5)
+            self.meeting.wait()
             self.met.append(True)
         except threading.BrokenBarrierError:
             self.met.append(False)
@@ -274,7 +275,8 @@ def test_an_image_that_two_workers_may_have_died_of_is_decoded_alone(
     queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in (1, 2)])
     queue.change(f"losses = {losses}")
     images = queue.claim()
-    decoders = _Decoders(queue, company=2)
+    patience = MOMENT_SECONDS if losses == 2 else PATIENCE_SECONDS
+    decoders = _Decoders(queue, company=2, seconds=patience)
     outcomes = _process_all(queue, tmp_path, images, origin.authority, decoders)
     assert [outcome.state for outcome in outcomes] == [ImageState.SUCCEEDED] * 2
     assert decoders.met == ([False, False] if losses == 2 else [True, True])

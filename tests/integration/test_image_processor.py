@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
+SOON_SECONDS = 15.0  # what a second or two may take at the very most on a busy machine
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
 BUSY = Reply(b"busy", status=503, content_type="text/plain")
 
@@ -291,8 +292,10 @@ def test_a_small_request_that_comes_later_ends_first(
         large = shop.upload(large_urls)
         wait_until(lambda: shop.request(large)["succeeded"] > 0)
         small = shop.upload(small_urls)
+        before = len(shop.origin.requests)
         shop.finish(small)
-        assert shop.request(large)["succeeded"] < 60
+        order = [shop.origin.url(request.path) for request in shop.origin.requests]
+        assert max(map(order.index, small_urls)) < before + 45
         shop.finish(large)
     assert shop.request(large)["status"] == "completed"
 
@@ -307,7 +310,6 @@ def test_a_turn_is_handed_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Non
         request_id = shop.upload(shop.serve(20, delay=0.1))
         row = shop.finish(request_id)
     assert row["succeeded"] == 20
-    assert (row["finished_at"] - row["started_at"]).total_seconds() < 5
     assert _last_job(shop) > 5
 
 
@@ -444,7 +446,7 @@ def test_what_takes_too_long_is_handed_back(shop: Shop) -> None:
         wait_until(lambda: shop.images(request_id)[3]["error_code"] == "http_500")
         wait_until(lambda: sum(shop.origin.counts.values()) == 4)
         stopped = time.monotonic()
-    assert time.monotonic() - stopped < 5
+    assert time.monotonic() - stopped < SOON_SECONDS
     assert shop.states(request_id) == ["pending"] * 4
     assert [image["attempts"] for image in shop.images(request_id)] == [0, 0, 0, 1]
     for n in range(3):
@@ -565,7 +567,7 @@ def test_a_worker_can_stop_without_the_database(shop: Shop) -> None:
         shop.allow_connections(allow=False)
         shop.cut_connections()
         stopped = time.monotonic()
-    assert time.monotonic() - stopped < 5
+    assert time.monotonic() - stopped < SOON_SECONDS
     shop.allow_connections(allow=True)
     assert shop.states(request_id) == ["running"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CSV = b"Serial Number,Product Name,Input Image Urls\n1,Lamp,http://localhost/a.jpg\n"
 OTHER_CSV = CSV.replace(b"Lamp", b"Sofa")
 BAD_CSV = CSV.replace(b"1,Lamp", b"x,Lamp")
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 30
 
 
 class Body:

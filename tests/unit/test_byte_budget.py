@@ -13,7 +13,7 @@ from byte_budget import ByteBudget, Reservation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 class Borrower(Thread):
@@ -56,7 +56,7 @@ def test_reservations_are_taken_and_given_back() -> None:
     assert budget.free == 100
 
 
-def test_a_reservation_shrinks_but_never_grows() -> None:
+def test_a_reservation_shrinks_and_not_the_other_way() -> None:
     """Surplus bytes go back at once; asking for more than there was changes nothing."""
     budget = ByteBudget(100)
     reservation = budget.reserve(80)
@@ -126,6 +126,57 @@ def test_many_threads_never_hold_more_than_the_capacity() -> None:
         thread.join(PATIENCE_SECONDS)
     assert len(lows) == 50 * len(threads)
     assert min(lows) >= 0
+    assert budget.free == 10
+
+
+def test_what_is_held_grows_before_more_is_lent() -> None:
+    """What is begun has to end, so it goes before whoever waits to begin."""
+    budget = ByteBudget(10)
+    held, other = budget.reserve(2), budget.reserve(5)
+    waiter = Borrower(budget, 4)
+    wait_until(lambda: budget.waiting == 1)
+    held.grow(5)
+    assert (held.size, budget.free, budget.waiting) == (5, 0, 1)
+    other.release()
+    assert waiter.served().size == 4
+    assert budget.free == 1
+
+
+def test_one_at_a_time_grows_beyond_the_capacity() -> None:
+    """All would wait for each other else; the next one does so when that one is done."""
+    budget = ByteBudget(10)
+    first, second = budget.reserve(5), budget.reserve(5)
+    first.grow(8)
+    assert budget.free == -3
+    grower = Thread(target=second.grow, args=(10,), daemon=True)
+    grower.start()
+    wait_until(lambda: budget.waiting == 1)
+    first.grow(9)
+    assert (first.size, budget.free, budget.waiting) == (9, -4, 1)
+    first.release()
+    grower.join(PATIENCE_SECONDS)
+    assert (second.size, budget.free, budget.waiting) == (10, 0, 0)
+
+
+def test_many_that_grow_all_get_through() -> None:
+    """However little there is, nobody waits for ever, and one alone is ever beyond it."""
+    budget = ByteBudget(10)
+    lows: list[int] = []
+
+    def borrow() -> None:
+        for _ in range(50):
+            with budget.reserve(1) as reservation:
+                for size in (2, 4, 8):
+                    reservation.grow(size)
+                    lows.append(budget.free)
+
+    threads = [Thread(target=borrow, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert len(lows) == 50 * 3 * len(threads)
+    assert min(lows) > -8
     assert budget.free == 10
 
 

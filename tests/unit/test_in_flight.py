@@ -14,7 +14,7 @@ from in_flight import InFlight
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 
 def _run(test: Coroutine[None, None, None]) -> None:

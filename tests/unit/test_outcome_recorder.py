@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from image_queue import Attempt
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 
 class Database:

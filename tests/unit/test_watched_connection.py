@@ -14,7 +14,7 @@ from watched_connection import StatementWatchdog, WatchedSocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 Pair = tuple[socket.socket, socket.socket]
 
