@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import decoder_protocol
+from decoder_cage import Bar
+from decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
 _START_SECONDS = 60.0
+_DEATH_SECONDS = 2.0  # from the end of the output to that of the process
 _PIPE_BYTES = 1024 * 1024
 _BUSY_SHARE = 0.25  # of the time limit: below that a decoder was kept from working
 _ENVIRONMENT = {
@@ -34,6 +38,8 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
+
+_logger = logging.getLogger(__name__)
 
 
 class DecoderLostError(Exception):
@@ -68,13 +74,22 @@ class Decoder:
         self.images = 0
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
+    def is_usable(self) -> bool:
+        """Whether the process has not ended, and has said nothing unasked."""
+        return self._process.poll() is None and self._is_silent()
 
-    def wait_until_ready(self) -> None:
-        """Wait for the frame that says that everything is loaded."""
-        self._receive(_Deadline(_START_SECONDS), 0)
+    def wait_until_ready(self) -> frozenset[Bar]:
+        """Wait for the frame that says that everything is loaded, and return the bars that are up.
+
+        Raises ProtocolError, EOFError, TimeoutError.
+        """
+        message, _ = self._receive(_Deadline(_START_SECONDS), 0)
+        match message:
+            case {"ready": True, "bars": list(names)} if all(name in set(Bar) for name in names):
+                return frozenset(map(Bar, names))
+            case {"bug": str(log)}:
+                _logger.error("a decoder could not start:\n%s", log)
+        raise ProtocolError("not ready")
 
     def ask(
         self, request: bytes, data: bytes, seconds: float, max_reply_bytes: int
@@ -89,7 +104,7 @@ class Decoder:
         deadline = _Deadline(seconds)
         try:
             self._send([memoryview(request), memoryview(data)], deadline)
-            return self._receive(deadline, max_reply_bytes)
+            reply = self._receive(deadline, max_reply_bytes)
         except TimeoutError:
             if self._processor_seconds() - worked < seconds * _BUSY_SHARE:
                 raise DecoderLostError from None  # it was stopped, or the machine was
@@ -102,6 +117,9 @@ class Decoder:
         except EOFError:
             self._judge_death()
             raise
+        if not self._is_silent():
+            raise ProtocolError("more than an answer")
+        return reply
 
     def kill(self) -> None:
         """End the process at once; whoever waits for it notices."""
@@ -117,7 +135,7 @@ class Decoder:
     def _judge_death(self) -> None:
         """Tell a decoder that was killed from one that its image has brought down."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.wait(timeout=5) == -signal.SIGKILL:
+            if self._process.wait(_DEATH_SECONDS) == -signal.SIGKILL:
                 raise DecoderLostError from None
         raise crash("died of it") from None
 
@@ -147,18 +165,24 @@ class Decoder:
         return message, self._read(body_bytes, deadline)
 
     def _read(self, size: int, deadline: _Deadline) -> bytes:
-        pieces = []
-        while size:
+        # One buffer: a list of the pieces that a decoder may trickle is far larger than these.
+        read = bytearray()
+        while len(read) < size:
             try:
-                piece = os.read(self._output.fileno(), min(size, _PIPE_BYTES))
+                piece = os.read(self._output.fileno(), min(size - len(read), _PIPE_BYTES))
             except BlockingIOError:
                 deadline.wait(self._output.fileno(), select.POLLIN)
                 continue
             if not piece:
                 raise EOFError
-            pieces.append(piece)
-            size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            read += piece
+        return bytes(read)
+
+    def _is_silent(self) -> bool:
+        """Tell whether nothing waits in the pipe, which could be taken for the next answer."""
+        poll = select.poll()
+        poll.register(self._output.fileno(), select.POLLIN)
+        return not any(events & select.POLLIN for _, events in poll.poll(0))
 
 
 class _Deadline:

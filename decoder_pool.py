@@ -19,6 +19,7 @@ from decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError, ServiceError
 
 if TYPE_CHECKING:
+    from decoder_cage import Bar
     from request_options import ImageOptions
 
 _RENEWED_AFTER_IMAGES = 2000
@@ -65,6 +66,23 @@ class DecoderPool:
         self._idle: list[Decoder] = []
         self._busy: set[Decoder] = set()
         self._is_closed = False
+        self._bars: frozenset[Bar] = frozenset()
+
+    @property
+    def bars(self) -> frozenset[Bar]:
+        """The bars of the decoder that started last; none before the first."""
+        return self._bars
+
+    def start(self) -> None:
+        """Start a decoder ahead of the first image, so that a broken one is noticed.
+
+        Raises DecoderUnavailableError.
+        """
+        try:
+            decoder = self._take()
+        except DecoderLostError as error:
+            raise DecoderUnavailableError("No image decoder can be started.") from error
+        self._give_back(decoder, is_sound=True)
 
     def compress(self, data: bytes, options: ImageOptions) -> CompressedImage:
         """Compress one image in the next free decoder; blocks, and may be called by any thread.
@@ -120,7 +138,7 @@ class DecoderPool:
             self._give_back(decoder, is_sound=is_sound)
 
     def _take(self) -> Decoder:
-        """Wait until a decoder is free; it is alive, or a new one."""
+        """Wait until a decoder is free; it is usable, or a new one."""
         with self._state:
             self._state.wait_for(lambda: self._free or self._is_closed)
             self._refuse_when_closed()
@@ -128,7 +146,7 @@ class DecoderPool:
             decoder = self._idle.pop() if self._idle else None
             if decoder:
                 self._busy.add(decoder)
-        if decoder and decoder.is_alive:
+        if decoder and decoder.is_usable:
             return decoder
         if decoder:
             self._give_back(decoder, is_sound=False, frees=False)
@@ -142,7 +160,7 @@ class DecoderPool:
             with self._state:
                 self._refuse_when_closed()
                 self._busy.add(decoder)
-            decoder.wait_until_ready()
+            self._bars = decoder.wait_until_ready()
         except BaseException as error:
             self._give_back(decoder, is_sound=False)
             if isinstance(error, OSError | EOFError | ProtocolError):

@@ -1,9 +1,9 @@
 """The program that decodes and encodes apart from the service: one image after the other.
 
 `decoder_pool` starts it, sends an image as a frame on standard input and reads the result
-from standard output. Before the first image it gives up what decoding doesn't need: memory
-without end, files, more processes, core dumps. It holds no secret and no connection. It ends
-when its input ends, and so when the service is gone.
+from standard output. Before the first image it gives up what decoding doesn't need, by the bars of
+`decoder_cage`. It holds no secret and no connection. It ends when its input ends, and so when the
+service is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+import decoder_cage
 import decoder_protocol
 from codec.image_compressor import ImageLimits, compress
 from errors import ImageError
@@ -27,6 +28,8 @@ from request_options import ImageOptions, OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from decoder_cage import Bar
 
 # Encoding AVIF takes the most, 40 bytes a pixel; the input, twice, and the programs come on top.
 _ADDRESS_BYTES_PER_PIXEL = 64
@@ -44,10 +47,12 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(2, 1)
-    _start_codecs(limits)
-    _silence_libraries()
-    _give_up_resources(limits)
-    _write(replies, {"ready": True}, b"")
+    try:
+        bars = _enter_cage(limits)
+    except Exception:  # noqa: BLE001  whatever it was, no image may be decoded
+        _write(replies, {"bug": _told()}, b"")
+        sys.exit(1)
+    _write(replies, {"ready": True, "bars": sorted(bars)}, b"")
     while header := requests.read(decoder_protocol.HEADER_BYTES):
         message_bytes, body_bytes = decoder_protocol.unpack_header(header, _MAX_INPUT_BYTES)
         message = decoder_protocol.unpack_message(requests.read(message_bytes))
@@ -55,15 +60,25 @@ def main(arguments: Sequence[str]) -> None:
         _answer(replies, message, requests.read(body_bytes), limits)
 
 
-def _silence_libraries() -> None:
-    """Lose what libraries print from here on: often enough a hostile file's own words."""
+def _enter_cage(limits: ImageLimits) -> set[Bar]:
+    """Raise every bar that can be raised here, around codecs that are ready and still work."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    Image.preinit()  # reads modules, which is soon over
+    # What binds one thread binds those that it starts: so before the codecs start theirs.
+    bars = decoder_cage.forbid_privileges_and_tracing()
+    bars |= decoder_cage.restrict_by_landlock()
+    _use_codecs(limits)
+    _silence_libraries(nowhere)
+    bars |= decoder_cage.drop_user()
+    bars |= decoder_cage.limit_resources(
+        _ADDRESS_BYTES + _ADDRESS_BYTES_PER_PIXEL * limits.max_pixels
+    )
+    bars |= decoder_cage.filter_system_calls()
+    _use_codecs(limits)
+    return bars
 
 
-def _start_codecs(limits: ImageLimits) -> None:
+def _use_codecs(limits: ImageLimits) -> None:
     """Use every codec once: what they load lazily and the threads they start are then there."""
     for target in OutputFormat:
         sample = io.BytesIO()
@@ -71,21 +86,11 @@ def _start_codecs(limits: ImageLimits) -> None:
         compress(sample.getvalue(), ImageOptions(format=target, max_width=4), limits)
 
 
-def _give_up_resources(limits: ImageLimits) -> None:
-    """Lower the limits for good: only a privileged process could raise them again."""
-    address_space = _ADDRESS_BYTES + _ADDRESS_BYTES_PER_PIXEL * limits.max_pixels
-    with suppress(ValueError, OSError):  # some systems have no such limit
-        _limit(resource.RLIMIT_AS, address_space)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_NPROC, 0)
-    _limit(resource.RLIMIT_NOFILE, 0)
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hardest = resource.getrlimit(kind)
-    lowered = value if hardest == resource.RLIM_INFINITY else min(value, hardest)
-    resource.setrlimit(kind, (lowered, lowered))
+def _silence_libraries(nowhere: int) -> None:
+    """Lose what libraries print from here on: often enough a hostile file's own words."""
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _allow_processor_time(seconds: float) -> None:
@@ -103,7 +108,7 @@ def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLim
     except ImageError as error:
         _write(replies, {"code": error.code, "detail": error.detail}, b"")
     except Exception:  # noqa: BLE001  a bug: the pool logs it, as nobody reads this process's output
-        _write(replies, {"bug": traceback.format_exc()[-_LOG_CHARACTERS:]}, b"")
+        _write(replies, {"bug": _told()}, b"")
     else:
         facts = {
             "format": image.format,
@@ -112,6 +117,11 @@ def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLim
             "quality": image.quality,
         }
         _write(replies, facts, image.data)
+
+
+def _told() -> str:
+    """Return the traceback of the exception that is being handled."""
+    return traceback.format_exc()[-_LOG_CHARACTERS:]
 
 
 def _write(replies: int, message: dict[str, Any], body: bytes) -> None:

@@ -1,0 +1,142 @@
+"""What a decoder gives up for good before the first stranger's byte: the bars of its cage.
+
+A decoder needs memory, processor time and its two pipes. Each bar takes something else away, and
+each holds by itself, so that a hole in one is closed by another. A bar that this system doesn't
+have, or doesn't let this process raise, is missing, and the service says so; one that is there and
+fails raises OSError, and then nothing may be decoded. When to raise which is for
+`decoder_process`; what the filter of system calls says is for `decoder_syscalls`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+import landlockpy
+
+import decoder_syscalls
+
+# Nobody's number, and not `nobody`'s: the embedded PostgreSQL of a service of root's runs as that.
+_USER = 65_533
+_IS_LINUX = sys.platform == "linux"
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class Bar(StrEnum):
+    """What can be barred, in the order in which it is told."""
+
+    USER = "user"
+    """An ordinary user, and without root's supplementary groups."""
+    NO_NEW_PRIVILEGES = "no_new_privileges"
+    """No program that is run gives a privilege."""
+    NO_TRACING = "no_tracing"
+    """No process of the same user looks into this one."""
+    LIMITS = "limits"
+    """Memory, files, processes and core dumps have an end that can't be moved."""
+    LANDLOCK_FILES = "landlock_files"
+    LANDLOCK_NETWORK = "landlock_network"
+    LANDLOCK_SCOPES = "landlock_scopes"
+    """No signal and no abstract Unix socket reaches another process."""
+    SECCOMP = "seccomp"
+    """Only the system calls that decoding takes are left."""
+
+
+def drop_user() -> set[Bar]:
+    """Become a user who owns nothing, if this process is root's and may change; all threads do."""
+    if os.geteuid() == 0:
+        try:
+            os.setgroups([])
+            os.setgid(_USER)
+            os.setuid(_USER)
+        except OSError as error:
+            # A container without the privilege, or one that doesn't know the number.
+            if error.errno not in {errno.EPERM, errno.EINVAL}:
+                raise
+            return set()
+    return {Bar.USER}
+
+
+def forbid_privileges_and_tracing() -> set[Bar]:
+    """Set two flags of the process; for all threads when it has one yet."""
+    if not _IS_LINUX:
+        return set()
+    _require_one_thread()
+    _set_flag(_PR_SET_NO_NEW_PRIVS, 1)
+    _set_flag(_PR_SET_DUMPABLE, 0)
+    return {Bar.NO_NEW_PRIVILEGES, Bar.NO_TRACING}
+
+
+def limit_resources(address_space: int) -> set[Bar]:
+    """Lower the limits for good: only a privileged process could raise them again.
+
+    No further thread can start, either. The processor's time is not among them: its limit moves
+    with each image.
+    """
+    has_memory_limit = True
+    try:
+        _limit(resource.RLIMIT_AS, address_space)
+    except (ValueError, OSError):
+        if _IS_LINUX:
+            raise
+        has_memory_limit = False  # macOS knows none
+    for kind in (
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NPROC,
+        resource.RLIMIT_NOFILE,
+    ):
+        _limit(kind, 0)
+    return {Bar.LIMITS} if has_memory_limit else set()
+
+
+def restrict_by_landlock() -> set[Bar]:
+    """Give up every right that this kernel's Landlock knows, on any file, port or process.
+
+    It binds this thread and those that it starts, so it must be the only one as yet. What is open
+    stays open.
+    """
+    try:
+        version = landlockpy.abi_version()
+    except OSError:
+        return set()  # a container's own filter may refuse even the question
+    if not version:
+        return set()
+    _require_one_thread()
+    scopes = landlockpy.scope_for_abi(version)
+    with landlockpy.Ruleset(scoped=scopes) as ruleset:
+        ruleset.restrict()
+    bars = {Bar.LANDLOCK_FILES: True}
+    bars[Bar.LANDLOCK_NETWORK] = bool(ruleset.handled_net)
+    bars[Bar.LANDLOCK_SCOPES] = bool(ruleset.scoped)
+    return {bar for bar, is_up in bars.items() if is_up}
+
+
+def filter_system_calls() -> set[Bar]:
+    """Leave all threads only the system calls that decoding takes; no thread can start any more."""
+    return {Bar.SECCOMP} if decoder_syscalls.install() else set()
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hardest = resource.getrlimit(kind)
+    lowered = value if hardest == resource.RLIM_INFINITY else min(value, hardest)
+    resource.setrlimit(kind, (lowered, lowered))
+
+
+def _require_one_thread() -> None:
+    tasks = Path("/proc/self/task")
+    if tasks.exists() and len(list(tasks.iterdir())) != 1:
+        raise OSError(errno.EBUSY, "a thread is outside of the cage")
+
+
+def _set_flag(option: int, value: int) -> None:
+    none = ctypes.c_ulong(0)
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(option, ctypes.c_ulong(value), none, none, none):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
