@@ -1,7 +1,7 @@
 """A counting semaphore over bytes: how much image data may be in memory at once.
 
-Owns nothing but the count. The downloader reserves before it reads a body; whoever uses the
-data releases the reservation when done with it.
+Owns nothing but the count. The downloader reserves before it reads a body, and more as it comes;
+whoever uses the data releases the reservation when done with it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class ByteBudget:
     """So many bytes, lent first come, first served, to threads that wait for their turn.
 
-    Nobody overtakes, so a large reservation is never starved by small ones. A thread that
-    holds a reservation must not wait for another: one reservation per download.
+    Nobody overtakes, so a large reservation is never starved by small ones, but what is held may
+    grow before more is lent: it has to end. Growth that nothing is left for is lent all the same,
+    to one at a time, as all would wait for each other else. So `capacity` can be exceeded by a
+    single reservation. A thread must not wait for a second one: one reservation per download.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -27,6 +29,8 @@ class ByteBudget:
         self.capacity = capacity
         self._free = capacity
         self._waiting: deque[tuple[int, Event]] = deque()
+        self._growing: deque[tuple[Reservation, int, Event]] = deque()
+        self._debtor: Reservation | None = None  # if less than nothing is free
         self._lock = Lock()
 
     @property
@@ -37,7 +41,7 @@ class ByteBudget:
     @property
     def waiting(self) -> int:
         """Threads that wait for their turn; a moment's truth."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._growing)
 
     def reserve(self, size: int) -> Reservation:
         """Wait until `size` bytes are free and this thread's turn has come, and take them.
@@ -53,6 +57,17 @@ class ByteBudget:
         granted.wait()
         return Reservation(self, size)
 
+    def lend_more(self, reservation: Reservation, size: int) -> None:
+        """Wait for `size` bytes more; only `Reservation` calls this."""
+        granted = Event()
+        with self._lock:
+            if self._free < 0 and reservation is self._debtor:
+                self._free -= size
+                return
+            self._growing.append((reservation, size, granted))
+            self._grant()
+        granted.wait()
+
     def give_back(self, size: int) -> None:
         """Return bytes; only `Reservation` calls this."""
         with self._lock:
@@ -60,6 +75,10 @@ class ByteBudget:
             self._grant()
 
     def _grant(self) -> None:
+        while self._growing and self._free >= 0:
+            self._debtor, size, granted = self._growing.popleft()
+            self._free -= size
+            granted.set()
         while self._waiting and self._waiting[0][0] <= self._free:
             size, granted = self._waiting.popleft()
             self._free -= size
@@ -72,6 +91,11 @@ class Reservation:
     def __init__(self, budget: ByteBudget, size: int) -> None:
         self._budget = budget
         self._lock = Lock()
+        self.size = size
+
+    def grow(self, size: int) -> None:
+        """Wait until `size` bytes in all are held; only while nobody else shrinks it."""
+        self._budget.lend_more(self, size - self.size)
         self.size = size
 
     def shrink(self, size: int) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
 
+_FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
 _PIECE_BYTES = 256 * 1024  # of a body whose length is not declared
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
 _DRAIN_SECONDS = 0.5
@@ -103,7 +104,7 @@ class Witness(Protocol):
 class ImageDownloader:
     """Downloads for many threads at once, over connections that they share.
 
-    `connections` is how many threads there are; so many idle connections are kept to a host.
+    `connections` is how many idle ones are kept to a host, of the last `_HOSTS_KEPT` hosts.
     Without a budget the bytes in memory are not bounded.
     """
 
@@ -183,12 +184,12 @@ class ImageDownloader:
         declared = declared_length(headers)
         if declared is not None and declared > self._limits.max_bytes:
             raise self._too_large()
+        # An undeclared length is unknown up to one byte more than is allowed.
+        length = self._limits.max_bytes + 1 if declared is None else declared
         with attempt.paused():
-            reservation = self._budget.reserve(
-                self._limits.max_bytes if declared is None else declared
-            )
+            reservation = self._budget.reserve(min(length, _FIRST_BYTES))
         try:
-            data = self._read(response, declared)
+            data = self._read(attempt, response, reservation, declared)
         except BaseException:
             reservation.release()
             raise
@@ -201,9 +202,15 @@ class ImageDownloader:
             reservation=reservation,
         )
 
-    def _read(self, response: requests.Response, declared: int | None) -> bytes:
+    def _read(
+        self,
+        attempt: Attempt,
+        response: requests.Response,
+        reservation: Reservation,
+        declared: int | None,
+    ) -> bytes:
         try:
-            data = response.raw.read(declared) if declared else self._read_to_end(response)
+            data = self._read_to_end(attempt, response, reservation, declared)
         except ReadTimeoutError:
             raise self._too_slow() from None
         except TransportError:
@@ -218,13 +225,28 @@ class ImageDownloader:
             raise ImageError(ErrorCode.NOT_AN_IMAGE, "The origin's answer is empty.")
         return data
 
-    def _read_to_end(self, response: requests.Response) -> bytes:
-        # In pieces: http.client keeps an object per chunk, and chunks may be of one byte.
+    def _read_to_end(
+        self,
+        attempt: Attempt,
+        response: requests.Response,
+        reservation: Reservation,
+        declared: int | None,
+    ) -> bytes:
+        # Of what may be in chunks, small pieces: http.client keeps an object for each chunk, and
+        # chunks may be of one byte.
+        limit = self._limits.max_bytes
+        longest = _PIECE_BYTES if declared is None else limit
         body = io.BytesIO()
-        while piece := response.raw.read(_PIECE_BYTES):
-            body.write(piece)
-            if body.tell() > self._limits.max_bytes:
+        while piece := response.raw.read(min(longest, max(reservation.size - body.tell(), 1))):
+            size = body.tell() + len(piece)
+            if size > limit:
                 raise self._too_large()
+            body.write(piece)
+            if size == declared:
+                break
+            if size == reservation.size:
+                with attempt.paused():
+                    reservation.grow(min(2 * size, declared or limit + 1))
         return body.getvalue()
 
     def _too_slow(self) -> ImageError:
@@ -288,5 +310,5 @@ class _Adapter(HTTPAdapter):
 
 def _drain(attempt: Attempt, response: requests.Response) -> None:
     # A short rest is cheaper than a new connection; a longer one is closed unread.
-    with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError):
+    with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError, ImageError):
         response.raw.read(_DRAIN_BYTES)

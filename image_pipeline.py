@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from async_database import AsyncDatabase
     from codec.image_compressor import CompressedImage
+    from decoder_cage import Bar
     from origin_gate import OriginGate
     from output_files import OutputFiles
     from request_options import ImageOptions
@@ -69,7 +70,7 @@ class ImagePipeline:
                 connect_seconds=settings.connect_seconds,
                 total_seconds=settings.download_seconds,
             ),
-            connections=settings.download_concurrency,
+            connections=min(settings.download_concurrency, settings.host_concurrency),
             budget=ByteBudget(max(BYTES_IN_FLIGHT, settings.max_image_bytes)),
         )
         self._decoders = DecoderPool(
@@ -82,6 +83,11 @@ class ImagePipeline:
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
         self._suspects = asyncio.Lock()
         self._withdrawn: Collection[str] = ()
+
+    async def start(self) -> frozenset[Bar]:
+        """Start a decoder ahead; return the bars of its cage. Raises DecoderUnavailableError."""
+        await _in_thread(self._codecs, self._decoders.start)
+        return self._decoders.bars
 
     def drain(self) -> None:
         """Postpone every image whose download has not begun."""

@@ -1,8 +1,8 @@
 """TCP and TLS connections to the very addresses that were approved, under one deadline.
 
-Owns look-up, connecting and the clock of an attempt, down to the single `recv`, and the limit
-on an answer's headers. `address_policy` says which addresses will do; requests, redirects and
-bodies are `image_downloader`'s.
+Owns look-up, connecting and the clock of an attempt, down to the single `recv`, and the limits
+on what an answer has beside its body. `address_policy` says which addresses will do; requests,
+redirects and bodies are `image_downloader`'s.
 
 urllib3 makes connections deep inside itself and reuses them in other threads, so they find the
 attempt that they work for in a context variable, which is each thread's own.
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
     from address_policy import AddressPolicy, SourceUrl
 
 MAX_HEADER_BYTES = 64 * 1024  # status line and headers of one answer, 1xx answers included
+MAX_FRAMING_BYTES = 512 * 1024  # what stands between a body's chunks and after the last one
 MAX_ADDRESSES_TRIED = 8  # of one host; what a stranger's DNS lists beyond is not tried
+MAX_LOOK_UPS = 256  # at a time, those included that nobody waits for any more
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t\r]*(?:;[^\n]*)?\n")
+_look_ups = BoundedSemaphore(MAX_LOOK_UPS)
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -187,6 +193,10 @@ class Attempt:
         except ValueError:
             pass
         # getaddrinfo can't be interrupted: it is left behind in its thread when time is over.
+        # Names that take long must not pile up threads without end, so the next look-up waits.
+        permits = _look_ups
+        if not permits.acquire(timeout=self.remaining()):
+            raise TimeoutError("too many look-ups are under way")
         answer: Future[Sequence[str]] = Future()
 
         def resolve() -> None:
@@ -194,11 +204,12 @@ class Attempt:
                 answer.set_result(self._network.resolve(source.host, source.port))
             except Exception as error:  # noqa: BLE001  # raised again in the waiting thread
                 answer.set_exception(error)
+            finally:
+                permits.release()
 
         Thread(target=resolve, name="look-up", daemon=True).start()
-        seconds = self.remaining()
         try:
-            addresses = answer.result(seconds)
+            addresses = answer.result(self.remaining())
         except TimeoutError:
             raise
         except (OSError, UnicodeError):
@@ -264,8 +275,10 @@ class _HeaderReader:
 
 
 class _Answer(http.client.HTTPResponse):
-    # http.client's own limits are 64 KiB a line and 100 lines, and it takes a negative chunk
-    # size, which would read without end, and any 1xx but 100 for the final answer.
+    # http.client's own limits are 64 KiB a line and 100 header lines. It takes chunks of a
+    # negative size, extensions and trailers without end, and any 1xx but 100 for the final answer.
+
+    _framing_left = MAX_FRAMING_BYTES
 
     def begin(self) -> None:
         stream: Any = self.fp
@@ -284,10 +297,26 @@ class _Answer(http.client.HTTPResponse):
             http.client._read_headers(self.fp)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _read_next_chunk_size(self) -> int:
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            raise ValueError("negative chunk size")
-        return size
+        size = _CHUNK_LINE.fullmatch(self._read_framing())
+        if not size:
+            raise ValueError("no chunk size")
+        return int(size[1], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        while self._read_framing().strip():
+            pass
+
+    def _read_framing(self) -> bytes:
+        # Lines cost more time than data does: an image of one-byte chunks would keep a core busy.
+        line: bytes = self.fp.readline(self._framing_left + 1)
+        self._framing_left -= len(line)
+        if self._framing_left < 0:
+            raise ImageError(
+                ErrorCode.TOO_LARGE,
+                f"The image came in pieces with more than {MAX_FRAMING_BYTES // 1024} KiB "
+                "between them.",
+            )
+        return line
 
 
 class _Connection(HTTPConnection):

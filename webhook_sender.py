@@ -107,7 +107,7 @@ class WebhookSender:
 
 
 def _read(attempt: Attempt, response: BaseHTTPResponse) -> Answer:
-    with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError):
+    with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError, ImageError):
         response.read(_DRAIN_BYTES, decode_content=False)  # lets a short answer end well
     asked = retry_after(response.headers.get("Retry-After", ""), MAX_RETRY_AFTER_SECONDS)
     return Answer(status=response.status, retry_after=asked)

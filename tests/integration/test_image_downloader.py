@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import BoundedSemaphore, Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,18 @@ import pytest
 import requests
 import trustme
 
+import source_connection
 from address_policy import AddressPolicy
 from byte_budget import ByteBudget
 from errors import ImageError
 from image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
-from source_connection import MAX_ADDRESSES_TRIED, MAX_HEADER_BYTES, Attempt, Network
+from source_connection import (
+    MAX_ADDRESSES_TRIED,
+    MAX_FRAMING_BYTES,
+    MAX_HEADER_BYTES,
+    Attempt,
+    Network,
+)
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:
@@ -31,7 +38,8 @@ if TYPE_CHECKING:
     Make = Callable[..., ImageDownloader]
 
 IMAGE = bytes(range(256)) * 40
-ENDLESS_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS_CHUNK = CHUNKED + b"-1\r\n"
 LIMITS = DownloadLimits(max_bytes=1_000_000, connect_seconds=5, total_seconds=10)
 HASTY = DownloadLimits(max_bytes=1_000_000, connect_seconds=0.2, total_seconds=0.3)
 PATIENCE_SECONDS = 5.0  # what a wait of HASTY may take at the very most on a busy machine
@@ -142,6 +150,7 @@ def test_the_url_goes_out_as_it_was_judged(origin: Origin, make: Make, path: str
         Reply(IMAGE, headers={"Content-Encoding": "identity"}),
         Reply(IMAGE, headers={"Content-Length": str(len(IMAGE))}),
         Reply(raw=b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE),
+        Reply(raw=CHUNKED + b"%x ; a=b\r\n%b\r\n00\r\nX: y\r\n\r\n" % (len(IMAGE), IMAGE)),
         Reply(
             raw=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
             + IMAGE
@@ -165,11 +174,8 @@ def test_every_way_to_frame_a_body_is_read(origin: Origin, make: Make, reply: Re
         (Reply(IMAGE, cut_after=0), "truncated"),
         (Reply(IMAGE, cut_after=100), "truncated"),
         (Reply(IMAGE, framing="chunked", cut_after=100), "truncated"),
-        (Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"), "truncated"),
-        (
-            Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc"),
-            "truncated",
-        ),
+        (Reply(raw=CHUNKED + b"5\r\nabc"), "truncated"),
+        (Reply(raw=CHUNKED + b"xyz\r\nabc"), "truncated"),
         (
             Reply(raw=ENDLESS_CHUNK + IMAGE, piece=len(ENDLESS_CHUNK), pause=30),
             "truncated",
@@ -196,6 +202,16 @@ def test_every_way_to_frame_a_body_is_read(origin: Origin, make: Make, reply: Re
         ),
         (Reply(raw=b"HTTP/1.1 200 " + b"y" * MAX_HEADER_BYTES), "too_large"),
         (Reply(raw=b"HTTP/1.1 103 Hints\r\nX: y\r\n\r\n" * 5000), "too_large"),
+        (Reply(raw=CHUNKED + b"1\r\nx\r\n" * 200_000), "too_large"),
+        (Reply(raw=CHUNKED + (b"1;" + b"e" * 50_000 + b"\r\nx\r\n") * 20), "too_large"),
+        (Reply(raw=CHUNKED + b"3;" + b"e" * MAX_FRAMING_BYTES), "too_large"),
+        (Reply(raw=CHUNKED + b"3\r\nabc\r\n0\r\n" + b"X: y\r\n" * 100_000), "too_large"),
+        (Reply(raw=CHUNKED + b"3\r\nabc\r\n0\r\nX: " + b"y" * MAX_FRAMING_BYTES), "too_large"),
+        (Reply(raw=CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n"), "truncated"),
+        (Reply(raw=CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n"), "truncated"),
+        (Reply(raw=CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n"), "truncated"),
+        (Reply(raw=CHUNKED + b"f" * 16 + b"\r\nabc"), "truncated"),
+        (Reply(raw=CHUNKED + b"f" * 15 + b"\r\nabc"), "truncated"),
         (Reply(IMAGE, headers={"Content-Encoding": "gzip"}), "unsupported_format"),
         (Reply(IMAGE, headers={"Content-Encoding": "br"}, framing="chunked"), "unsupported_format"),
         (Reply(b"<html>", status=404), "http_404"),
@@ -314,6 +330,28 @@ def test_a_slow_resolver_is_left_behind(make: Make) -> None:
     assert error.code == "timeout"
     assert HASTY.connect_seconds <= monotonic() - began_at < PATIENCE_SECONDS
     assert network.connected == []
+
+
+def test_look_ups_that_hang_don_t_pile_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those left behind are counted: beyond so many the next one waits, and is made later."""
+    monkeypatch.setattr(source_connection, "_look_ups", BoundedSemaphore(2))
+    answered = Event()
+    looked_up: list[str] = []
+
+    def resolve(host: str, _port: int) -> Sequence[str]:
+        looked_up.append(host)
+        answered.wait()
+        return []
+
+    network = Network(resolve=resolve)
+    hasty = make(limits=HASTY, network=network)
+    for n in range(4):
+        assert failure(hasty, f"http://{n}.example/").code == "timeout"
+    assert looked_up == ["0.example", "1.example"]
+    answered.set()
+    patient = make(network=network)
+    for n in range(4):
+        assert failure(patient, f"http://{n}.example/").code == "dns_error"
 
 
 def test_a_host_without_address_is_a_dns_error(make: Make) -> None:
@@ -634,12 +672,12 @@ def test_bytes_are_reserved_as_declared_until_the_image_is_closed(
 
 
 @pytest.mark.parametrize(
-    ("framing", "reserved"), [("length", len(IMAGE)), ("chunked", LIMITS.max_bytes)]
+    ("framing", "reserved"), [("length", len(IMAGE)), ("chunked", LIMITS.max_bytes + 1)]
 )
 def test_bytes_are_reserved_before_they_are_read(
     origin: Origin, make: Make, framing: str, reserved: int
 ) -> None:
-    """The declared length, or the cap when there is none, is taken while the body comes."""
+    """The declared length, or as far as it is unknown, is taken while the body comes."""
     budget = ByteBudget(2 * LIMITS.max_bytes)
     url = origin.serve("/a", IMAGE, framing=framing, piece=len(IMAGE) // 2, pause=30)
     with ThreadPoolExecutor(1) as threads:
@@ -650,6 +688,44 @@ def test_bytes_are_reserved_before_they_are_read(
         origin.drop_connections()
         assert future.result().code == "truncated"
     assert budget.free == budget.capacity
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_large_images_share_what_is_too_little_for_all(
+    origin: Origin, make: Make, framing: str
+) -> None:
+    """More is reserved as more comes; with less than one image's bytes all come through."""
+    url = origin.serve("/a", IMAGE * 500, framing=framing)
+    limits = DownloadLimits(max_bytes=len(IMAGE) * 500, connect_seconds=5, total_seconds=30)
+    budget = ByteBudget(3 * 2**20)
+    downloader = make(origin, budget=budget, limits=limits)
+
+    def download(_: int) -> int:
+        with downloader.download(url) as image:
+            return len(image.data)
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(download, range(12))) == [len(IMAGE) * 500] * 12
+    assert budget.free == budget.capacity
+
+
+def test_who_sends_little_holds_little(origin: Origin, make: Make) -> None:
+    """Origins that announce much, or nothing, and then trickle keep no memory from the others."""
+    limits = DownloadLimits(max_bytes=50 * 2**20, connect_seconds=5, total_seconds=10)
+    budget = ByteBudget(limits.max_bytes)
+    downloader = make(origin, budget=budget, limits=limits)
+    slow = [
+        origin.serve(f"/{n}", IMAGE * 5000, framing=framing, cut_after=1, piece=1, pause=30)
+        for n, framing in enumerate(["length", "chunked", "close"] * 2)
+    ]
+    with ThreadPoolExecutor(len(slow)) as threads:
+        stuck = [threads.submit(failure, downloader, url) for url in slow]
+        deadline = monotonic() + PATIENCE_SECONDS
+        while budget.free > budget.capacity - len(slow) * 2**20:
+            assert monotonic() < deadline
+        assert downloader.download(origin.serve("/a", IMAGE)).data == IMAGE
+        assert not any(future.done() for future in stuck)
+        origin.drop_connections()
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,13 @@ def test_a_slow_receiver_is_left(origin: Origin, reply: Reply) -> None:
     assert HASTY_SECONDS <= time.monotonic() - began_at < PATIENCE_SECONDS
 
 
+def test_a_lying_body_does_not_undo_an_answer(origin: Origin) -> None:
+    """Nor does one that has more between its pieces than is taken."""
+    chunks = b"1;" + b"e" * 600_000 + b"\r\nx\r\n"
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    assert _sender(origin).send(_webhook(origin.serve("/hook", raw=raw))) == Answer(status=200)
+
+
 def test_a_slow_body_does_not_undo_an_answer(origin: Origin) -> None:
     """Once the status is there the event is delivered, whatever the body does."""
     url = origin.serve("/hook", b"x" * 1000, piece=1, pause=0.05)
