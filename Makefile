@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test lint check soak chaos bench format
+.PHONY: install run demo test lint check soak chaos fuzz bench format
 
 install: .venv/.installed
 
@@ -42,6 +42,14 @@ soak: .venv/.installed-dev
 # Every process is killed at every point that matters, and stopped past its lease.
 chaos: .venv/.installed-dev
 	$(PY) -m tests.chaos.chaos $(CHAOS)
+
+# Inputs that break a promise are searched for, guided by coverage: make fuzz MINUTES=60
+fuzz: .venv/.installed-fuzz
+	$(PY) -m tests.fuzz.fuzz --minutes $(MINUTES) $(FUZZ)
+
+.venv/.installed-fuzz: requirements-fuzz.txt .venv/.installed-dev
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	touch $@
 
 bench: install
 	$(PY) benchmarks/upload.py

@@ -43,7 +43,8 @@ def parse_image_cursor(query: Mapping[str, str]) -> int:
     if "cursor" not in query:
         return 0
     number = _decode(query["cursor"])
-    if not isinstance(number, int) or not 0 <= number <= MAX_IMAGE_NUMBER:
+    # JSON's true is an int to Python, but not to the column that this is for.
+    if type(number) is not int or not 0 <= number <= MAX_IMAGE_NUMBER:
         raise _unknown_cursor()
     return number
 

@@ -1,0 +1,110 @@
+"""Every fuzzing target on generated inputs for a moment, on what it once found, and on broken code.
+
+The search itself, guided by coverage and for as long as one likes, is `make fuzz`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import address_policy
+import decoder_pool
+import file_response
+import http_protocol
+import output_csv
+import paging
+import request_options
+from csv_validator import ProductReader
+from decoder_protocol import pack
+from tests.fuzz import targets
+from tests.fuzz.seeds import SEEDS
+from tests.fuzz.targets import TARGETS
+from upload_parser import _FormParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from csv_validator import ProductRow
+
+_NO_PIXELS = b'{"format":"png","width":0,"height":1,"quality":"80"}\0a'
+_TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+EXAMPLES = 500  # about a second for each target
+FOUND = {  # inputs that broke a promise once
+    "a cursor that is true, which is an int to Python": ("query_fields", b"!true"),
+}
+
+
+def inputs(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Return a strategy of seeds, of seeds with something else in the middle, and of anything."""
+    seed = st.sampled_from(seeds)
+    piece = st.binary(max_size=4) | seed | st.sampled_from([b"\r\n", b"\0", b'"', b",", b"0", b":"])
+    places = st.tuples(st.integers(0, 400), st.integers(0, 400))
+
+    def spliced(data: bytes, piece: bytes, places: tuple[int, int]) -> bytes:
+        start, end = sorted(place % (len(data) + 1) for place in places)
+        return data[:start] + piece + data[end:]
+
+    return seed | st.builds(spliced, seed, piece, places) | st.binary(max_size=100)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_generated_inputs(name: str) -> None:
+    """No promise is broken by a seed, by what is made of the seeds, or by any bytes."""
+
+    @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
+    @given(inputs(SEEDS[name]))
+    def try_one(data: bytes) -> None:
+        TARGETS[name](data)
+
+    for seed in SEEDS[name]:
+        TARGETS[name](seed)
+    try_one()
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_what_was_found_once(found: str) -> None:
+    """An input that broke a promise breaks none any more."""
+    name, data = FOUND[found]
+    TARGETS[name](data)
+
+
+class _Swapping(ProductReader):
+    """Gives the URLs for the name."""
+
+    def __iter__(self) -> Iterator[ProductRow]:
+        for row in super().__iter__():
+            yield row._replace(product_name=row.input_image_urls)
+
+
+BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse for each target
+    "csv_file": (targets, "ProductReader", _Swapping, SEEDS["csv_file"][0]),
+    "url_cell": (targets, "split_urls", lambda cell: cell.split(","), b"http://a/1,2.jpg"),
+    "source_url": (address_policy, "_write_out_ipv4", str, b"http://0x7f.1/"),
+    "addresses": (address_policy, "_is_public", bool, b"10.0.0.1"),
+    "multipart": (
+        *(_FormParser, "feed", lambda parser, chunk: parser._parse(chunk, chunk)),
+        SEEDS["multipart"][0],
+    ),
+    "decoder_frame": (targets, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
+    "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
+    "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
+    "header_fields": (file_response, "_requested_range", lambda *_: (3, 200), b"Range: bytes=3-"),
+    "query_fields": (paging, "MAX_LIMIT", 10**6, b"limit=2000"),
+    "upload_options": (request_options, "_COLOUR", re.compile(".*"), b"background=red"),
+    "output_rows": (output_csv, "_STARTS_A_FORMULA", frozenset("=+-"), b"a\x001\0@x"),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_broken_code_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each target finds fault with code that is made worse on purpose, and none without."""
+    owner, attribute, substitute, data = BROKEN[name]
+    TARGETS[name](data)
+    monkeypatch.setattr(owner, attribute, substitute)
+    with pytest.raises(AssertionError):
+        TARGETS[name](data)
