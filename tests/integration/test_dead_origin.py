@@ -32,13 +32,14 @@ PATIENCE_SECONDS = 40.0
 ATTEMPTS = 4
 IMAGES = 100
 HOST_CONCURRENCY = 4
+OPEN_SECONDS = DOWNLOAD_SECONDS = 0.5
 JPEG = saved(photo(64, 48), "JPEG")
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
-    monkeypatch.setattr(image_processor, "Terms", partial(Terms, open_seconds=0.5))
+    monkeypatch.setattr(image_processor, "Terms", partial(Terms, open_seconds=OPEN_SECONDS))
     monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
 
 
@@ -57,7 +58,7 @@ def _work(queue: Queue, folder: Path, *sources: str) -> None:
         {
             "compress_processes": 1,
             "host_concurrency": HOST_CONCURRENCY,
-            "download_seconds": 0.5,
+            "download_seconds": DOWNLOAD_SECONDS,
             "allowed_sources": ",".join(sources),
             "shutdown_seconds": 5,
         }
@@ -81,7 +82,9 @@ def test_a_black_hole(clean_database: Database, tmp_path: Path, origin: Origin) 
     assert {image["attempts"] for image in queue.images} == {ATTEMPTS}
     assert any("other images" in image["error_detail"] for image in queue.images)
     # What opens the breaker, what was under way then, and one probe each time it was over.
-    assert len(origin.requests) <= FAILURES_TO_OPEN + 2 * HOST_CONCURRENCY + 3 * ATTEMPTS
+    lasted = origin.requests[-1].at - origin.requests[0].at
+    probes = 1 + lasted / (0.8 * OPEN_SECONDS + DOWNLOAD_SECONDS)
+    assert len(origin.requests) <= FAILURES_TO_OPEN + 2 * HOST_CONCURRENCY + probes
 
 
 def test_a_dead_host_does_not_harm_another(
