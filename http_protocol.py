@@ -25,10 +25,10 @@ MAX_HEADER_BYTES: Final = 16 * 1024  # request line and headers together
 MAX_HEADERS: Final = 100
 MAX_QUERY_FIELDS: Final = 50
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT: Final = r"[\t\x20-\x7e\x80-\xff]*"
-_REQUEST_LINE: Final = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/([0-9])\.([0-9])")
-_HEADER: Final = re.compile(rf"({_TOKEN}):({_TEXT})")  # RFC 9112 section 5, without folding
+_REQUEST_LINE: Final = re.compile(rf"({_NAME}) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_HEADER: Final = re.compile(rf"({_NAME}):({_TEXT})")  # RFC 9112 section 5, without folding
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _CONTENT_LENGTH: Final = re.compile(r"[0-9]{1,15}")
@@ -55,13 +55,14 @@ class RequestBody(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks. `path` is as it was sent, without the query."""
+    """What a client asks. `path` is as it was sent, without the query; `peer` is an address."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: Message
     body: RequestBody
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

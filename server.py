@@ -30,7 +30,8 @@ from database_helper import (
 )
 from errors import HttpError, ImageError
 from file_response import file_response, is_unchanged
-from http_protocol import HttpServer, Response, json_response
+from http_protocol import Response, json_response
+from http_server import HttpServer
 from image_processor import WorkerThread
 from image_queue import ImageState
 from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook

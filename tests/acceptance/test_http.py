@@ -557,7 +557,7 @@ def test_status_that_is_known(service: Service, finished: dict[str, Any]) -> Non
         "/upload/",
         "/%75pload",
         "/nothing\\..",
-        "/näher",
+        "/n%C3%A4her",
     ],
 )
 def test_nothing_there(service: Service, path: str) -> None:

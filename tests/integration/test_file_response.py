@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from file_response import file_response
-from http_protocol import HttpServer
+from http_server import HttpServer
 from image_store import CHUNK_BYTES, ImageStore
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ class Body:
 def _upload(body: Body) -> Request:
     headers = Message()
     headers["Content-Type"] = "text/csv"
-    return Request("POST", "/upload", {"dry_run": "true"}, headers, body)  # type: ignore[arg-type]
+    return Request("POST", "/upload", {"dry_run": "true"}, headers, body)
 
 
 def test_one_upload_too_many_is_told_to_come_again(

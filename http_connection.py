@@ -1,0 +1,215 @@
+"""One connection: requests are read, answered one after the other, their responses sent.
+
+Owns how long may be waited for a request, and the one place where an error becomes problem+json
+(RFC 9457). What goes wrong before a request is understood ends the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Protocol
+
+import metrics
+from connection_places import ConnectionOverError, Phase
+from errors import HttpError, ServiceError
+from http_protocol import (
+    MAX_HEADER_BYTES,
+    Request,
+    RequestHead,
+    Response,
+    parse_request_line,
+    problem_response,
+    render_head,
+)
+from http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from connection_places import Place
+    from http_protocol import RequestLine
+
+IDLE_SECONDS: Final = 30.0  # a connection without a request
+HEADER_SECONDS: Final = 10.0
+LINGER_SECONDS: Final = 2.0
+LINGER_PIECES: Final = 64  # of a body that nobody wants
+
+logger = logging.getLogger(__name__)
+
+
+class Site(Protocol):
+    """What answers the requests of all connections."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether each connection ends with its next response."""
+
+    def answer(self, request: Request) -> Response:
+        """Return the response to a request. Raises HttpError; anything else is a bug."""
+
+
+class HttpConnection:
+    """The requests of one connection."""
+
+    def __init__(self, connection: socket.socket, peer: str, place: Place, site: Site) -> None:
+        self._connection = connection
+        self._peer = peer
+        self._place = place
+        self._site = site
+        self._closes = False
+        self._line: RequestLine | None = None
+        self._body: ArrivingBody | None = None
+
+    def serve(self) -> None:
+        """Answer requests until one of both sides has had enough; the caller closes the socket."""
+        with suppress(ConnectionOverError, OSError):  # OSError: gone before the first byte
+            self._reader = SocketReader(self._connection)
+            self._writer = SocketWriter(self._connection, self._place)
+            while not self._closes and self._wait_for_request():
+                self._serve_request()
+            if self._closes and not (self._body and self._body.is_read):
+                self._linger()
+
+    def _wait_for_request(self) -> bool:
+        self._place.enter(Phase.IDLE)
+        self._reader.deadline = time.monotonic() + IDLE_SECONDS
+        return bool(self._reader.buffered.peek(1))
+
+    def _linger(self) -> None:
+        """Let a client that is still sending read our answer before the connection ends.
+
+        Closing on unread bytes would reset it, and the answer could be lost (RFC 9112, 9.6).
+        """
+        self._place.enter(Phase.IDLE)
+        self._connection.shutdown(socket.SHUT_WR)
+        self._reader.deadline = time.monotonic() + LINGER_SECONDS
+        for _ in range(LINGER_PIECES):
+            if not self._reader.buffered.read1(PIECE_BYTES):
+                return
+
+    def _serve_request(self) -> None:
+        started = time.monotonic()
+        self._line, self._body, self._closes = None, None, True  # until it is understood
+        try:
+            response, head = self._understand_and_answer()
+        except HttpError as error:
+            response, head = self._refuse(error)
+        except ConnectionOverError:
+            raise
+        except Exception:
+            logger.exception("%s %s", *self._subject())
+            response, head = self._refuse(_bug())
+        metrics.HTTP_RESPONSES.labels(response.status.value).inc()
+        self._log_access(response.status, time.monotonic() - started)
+        self._send(head, response)
+
+    def _understand_and_answer(self) -> tuple[Response, bytes]:
+        request = self._read_request()
+        response = self._site.answer(request)
+        is_body_read = self._body is not None and self._body.is_read
+        self._closes = self._closes or self._site.is_draining or not is_body_read
+        return response, render_head(response, closes=self._closes)
+
+    def _refuse(self, error: HttpError) -> tuple[Response, bytes]:
+        self._closes = True
+        response = problem_response(error)
+        return response, render_head(response, closes=True)
+
+    def _read_request(self) -> Request:
+        """Return the request whose bytes come next. Raises HttpError for what we don't take."""
+        self._place.enter(Phase.HEAD)
+        self._reader.deadline = time.monotonic() + HEADER_SECONDS
+        try:
+            line, header_lines = self._read_head()
+        except TimeoutError:
+            raise ConnectionOverError from None
+        head = RequestHead(line, header_lines)
+        self._closes = not head.keeps_alive
+        begin = self._continue if head.expects_continue else lambda: None
+        self._body = ArrivingBody(head.length, self._reader, self._place, begin)
+        self._place.enter(Phase.WORKING)
+        return Request(head.method, head.path, head.query, head.headers, self._body, self._peer)
+
+    def _read_head(self) -> tuple[RequestLine, list[bytes]]:
+        """Return the request line and the header lines behind it.
+
+        Every line has to end with CR LF; a proxy in front may not take LF alone for an end. Empty
+        lines before the first are passed over (RFC 9112 section 2.2).
+        """
+        left, headers = MAX_HEADER_BYTES, list[bytes]()
+        while True:
+            line = self._reader.buffered.readline(left + 1)
+            left -= len(line)
+            if left < 0:
+                raise self._too_large()
+            if not line.endswith(b"\r\n"):
+                raise HttpError(HTTPStatus.BAD_REQUEST, "a line doesn't end with CR LF")
+            if self._line is None and line != b"\r\n":
+                self._line = parse_request_line(line[:-2])
+            elif self._line and line == b"\r\n":
+                return self._line, headers
+            elif self._line:
+                headers.append(line[:-2])
+
+    def _too_large(self) -> HttpError:
+        if self._line is None:
+            return HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
+        return HttpError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes",
+        )
+
+    def _continue(self) -> None:
+        self._writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
+
+    def _send(self, head: bytes, response: Response) -> None:
+        body = response.body
+        is_bare = response.status == HTTPStatus.NOT_MODIFIED or (
+            self._line is not None and self._line.method == "HEAD"
+        )
+        if isinstance(body, bytes):
+            data = head if is_bare else head + body
+            self._writer.send(data, Pace(len(data)))
+        elif is_bare:
+            self._writer.send(head, Pace(len(head)))
+        else:
+            self._stream(head, body, int(response.headers["Content-Length"]))
+
+    def _stream(self, head: bytes, body: Iterable[bytes], length: int) -> None:
+        """Send a body in pieces, which has to be as long as its header says.
+
+        Otherwise the client would take our next response for a part of it.
+        """
+        pace = Pace(len(head) + length)
+        self._writer.send(head, pace)
+        try:
+            for piece in body:
+                length -= len(piece)
+                if length >= 0:
+                    self._writer.send(piece, pace)
+        except ServiceError as error:
+            logger.warning("%s %s: %s", *self._subject(), error.detail)
+            raise ConnectionOverError from error
+        if length:
+            logger.error("%s %s: the body has another length than declared", *self._subject())
+            raise ConnectionOverError
+
+    def _subject(self) -> tuple[str, str]:
+        """Return method and path, which are printable, or dashes."""
+        if self._line is None:
+            return "-", "-"
+        return self._line.method, self._line.target.partition("?")[0]
+
+    def _log_access(self, status: HTTPStatus, seconds: float) -> None:
+        # Reading is asked often and tells little; what was refused or changed something is kept.
+        method, path = self._subject()
+        level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
+        logger.log(level, "%s %s %d %.3f s", method, path, status, seconds)
+
+
+def _bug() -> HttpError:
+    return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on our side")

@@ -1,0 +1,118 @@
+"""The server: takes connections, gives each a place and a thread, and drains at the end."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import threading
+from contextlib import suppress
+from http import HTTPStatus
+from socketserver import TCPServer
+from typing import TYPE_CHECKING, Any, Final
+
+from connection_places import ConnectionPlaces
+from errors import HttpError
+from http_connection import HttpConnection
+from http_protocol import problem_response, render_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connection_places import Place
+    from http_protocol import Request, Response
+
+BACKLOG: Final = 1024  # a crowd that comes at once; the kernel may allow less
+FILES: Final = 4096  # a socket and a spooled body for each connection, and everything else
+FULL_SECONDS: Final = 5  # after which to come again when all places are at work
+
+logger = logging.getLogger(__name__)
+
+
+class HttpServer(TCPServer):
+    """A bounded number of connections, a thread each, answered by one function."""
+
+    allow_reuse_address = True
+    request_queue_size = BACKLOG
+
+    answer: Callable[[Request], Response]
+
+    def __init__(self, host: str, port: int) -> None:
+        self.is_draining = False
+        self._places = ConnectionPlaces()
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        _allow_files()
+        super().__init__((host.strip("[]"), port), _no_handler)
+
+    @property
+    def server_port(self) -> int:
+        """The port that is listened on."""
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    def start(self, answer: Callable[[Request], Response]) -> None:
+        """Answer requests by this function, in threads of our own, until `shutdown`."""
+        self.answer = answer
+        threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
+
+    def drain(self, seconds: float) -> None:
+        """Take no connection more, and wait so long for the answers under way."""
+        self.is_draining = True
+        self.shutdown()
+        self._places.wait_until_quiet(seconds)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or refuse it when all places are at work."""
+        place = self._places.take(request)
+        if place is None:
+            _refuse(request)
+            self.shutdown_request(request)
+            return
+        try:
+            threading.Thread(
+                target=self._serve, args=(request, client_address[0], place), daemon=True
+            ).start()
+        except RuntimeError:  # the system has no thread left
+            self._places.leave(place)
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # as inherited
+        """Log what nobody expected."""
+        logger.exception("connection failed")  # noqa: LOG004  # called while one is handled
+
+    def _serve(self, connection: socket.socket, peer: str, place: Place) -> None:
+        try:
+            HttpConnection(connection, peer, place, self).serve()
+        except Exception:
+            logger.exception("connection failed")
+        finally:
+            self._places.leave(place)
+            self.shutdown_request(connection)
+
+
+def _no_handler(*_: Any) -> Any:
+    raise NotImplementedError  # `process_request` has its own
+
+
+def _refuse(connection: socket.socket) -> None:
+    response = problem_response(
+        HttpError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "there are too many connections, try again later",
+            headers={"Retry-After": str(FULL_SECONDS)},
+        )
+    )
+    body = response.body if isinstance(response.body, bytes) else b""
+    connection.settimeout(0)
+    with suppress(OSError):  # it has to come again either way
+        connection.sendall(render_head(response, closes=True) + body)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(65_536)  # closing on bytes that were not read loses the answer
+
+
+def _allow_files() -> None:
+    """Let the process have as many files as connections may need, if it isn't forbidden."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,160 @@
+"""Bytes over one socket under deadlines: how slowly they may come and go, a request's body.
+
+Owns the time limits of a transfer. `http_connection` says what is read and sent,
+`connection_places` who gives way while it goes slowly.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from connection_places import LOWEST_RATE, ConnectionOverError, Phase
+from errors import HttpError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from connection_places import Place
+
+WINDOW_SECONDS: Final = 30.0  # in which WINDOW_BYTES move, or all that is left
+WINDOW_BYTES: Final = 32 * 1024
+GRACE_SECONDS: Final = 60.0  # on top of what LOWEST_RATE grants to the whole
+PIECE_BYTES: Final = 64 * 1024
+UNSENT_BYTES: Final = 128 * 1024  # in the kernel, of one connection
+GIVEN_WAY_SECONDS: Final = 10  # after which a body that gave way may come again
+
+
+class Pace:
+    """How slowly a peer may send or take so many bytes.
+
+    Each WINDOW_SECONDS move WINDOW_BYTES or all that is left, so that what came quickly earns no
+    right to stall; and the whole has GRACE_SECONDS beside its time at LOWEST_RATE.
+    """
+
+    def __init__(self, length: int) -> None:
+        now = time.monotonic()
+        self._end = now + GRACE_SECONDS + length / LOWEST_RATE
+        self._window_end = now + WINDOW_SECONDS
+        self._window_left = WINDOW_BYTES
+
+    @property
+    def deadline(self) -> float:
+        """When the next byte is too late, on the monotonic clock."""
+        return min(self._end, self._window_end)
+
+    def count(self, moved: int) -> None:
+        """Take note of bytes that moved."""
+        self._window_left -= moved
+        if self._window_left <= 0:
+            self._window_left = WINDOW_BYTES
+            self._window_end = time.monotonic() + WINDOW_SECONDS
+
+
+class SocketReader(io.RawIOBase):
+    """Reads a socket up to a deadline on the monotonic clock, however slowly it trickles."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.deadline = 0.0
+        self.buffered = io.BufferedReader(self, PIECE_BYTES)
+
+    def readable(self) -> bool:
+        """Tell that this can be read, as BufferedReader asks."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there. Raises TimeoutError, and ConnectionOverError when all is lost."""
+        try:
+            self._connection.settimeout(_seconds_until(self.deadline))
+            return self._connection.recv_into(buffer)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionOverError from error
+
+
+class ArrivingBody:
+    """The body of a request as it comes from the socket; `begin` is called before it is read."""
+
+    def __init__(
+        self, length: int | None, reader: SocketReader, place: Place, begin: Callable[[], None]
+    ) -> None:
+        self.length = length
+        self._left = length or 0
+        self._reader = reader
+        self._place = place
+        self._begin = begin
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the next request on the connection starts where we stand."""
+        return self._left == 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body. Raises HttpError 400 when it is cut short, 408 when it is too slow.
+
+        503 when it was slow and another connection needed its place.
+        """
+        self._begin()
+        self._place.enter(Phase.RECEIVING)
+        pace = Pace(self._left)
+        while self._left:
+            self._reader.deadline = pace.deadline
+            piece = self._read()
+            pace.count(len(piece))
+            self._place.moved += len(piece)
+            self._left -= len(piece)
+            yield piece
+        self._place.enter(Phase.WORKING)
+
+    def _read(self) -> bytes:
+        try:
+            piece = self._reader.buffered.read1(min(PIECE_BYTES, self._left))
+        except TimeoutError:
+            raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "the body arrived too slowly") from None
+        if self._place.is_revoked:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "there are too many connections, and this one was slow; try again later",
+                headers={"Retry-After": str(GIVEN_WAY_SECONDS)},
+            )
+        if not piece:
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the body ended before its length")
+        return piece
+
+
+class SocketWriter:
+    """Sends over a socket, however slowly its peer takes it, within a pace."""
+
+    def __init__(self, connection: socket.socket, place: Place) -> None:
+        self._connection = connection
+        self._place = place
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Else megabytes wait in the kernel: memory for a slow reader, who seems to be quick.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+    def send(self, data: bytes, pace: Pace) -> None:
+        """Send all of it. Raises ConnectionOverError when it is not taken."""
+        self._place.enter(Phase.SENDING)
+        rest = memoryview(data)
+        try:
+            while rest:
+                self._connection.settimeout(_seconds_until(pace.deadline))
+                moved = self._connection.send(rest)
+                pace.count(moved)
+                self._place.moved += moved
+                rest = rest[moved:]
+        except OSError as error:
+            raise ConnectionOverError from error
+        self._place.enter(Phase.WORKING)
+
+
+def _seconds_until(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -1,0 +1,55 @@
+"""How slowly bytes may come and go, by a clock of the tests' own."""
+
+from __future__ import annotations
+
+import pytest
+
+import http_transfer
+from connection_places import LOWEST_RATE
+from http_transfer import GRACE_SECONDS, WINDOW_BYTES, WINDOW_SECONDS, Pace
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock that transfers go by."""
+    clock = Clock()
+    monkeypatch.setattr(http_transfer, "time", clock)
+    return clock
+
+
+def test_a_window_is_earned_byte_by_byte(clock: Clock) -> None:
+    """The next window begins when this one's bytes are there, not before."""
+    pace = Pace(10 * WINDOW_BYTES)
+    clock.now += 1
+    pace.count(WINDOW_BYTES - 1)
+    assert pace.deadline == 1000 + WINDOW_SECONDS
+    pace.count(1)
+    assert pace.deadline == 1001 + WINDOW_SECONDS
+
+
+def test_what_came_quickly_earns_no_right_to_stall(clock: Clock) -> None:
+    """After most of a large body at once, there is one window for what comes next."""
+    pace = Pace(50 * 2**20)
+    for _ in range(1000):
+        pace.count(WINDOW_BYTES)
+    assert pace.deadline == 1000 + WINDOW_SECONDS
+
+
+def test_the_whole_has_its_time(clock: Clock) -> None:
+    """Who keeps to every window still has to end, in proportion to the length."""
+    seconds = GRACE_SECONDS + WINDOW_SECONDS
+    pace = Pace(int(LOWEST_RATE * (seconds - GRACE_SECONDS)))
+    while clock.now < 1000 + seconds - WINDOW_SECONDS / 2:
+        clock.now += WINDOW_SECONDS / 2
+        pace.count(WINDOW_BYTES)
+    assert pace.deadline == 1000 + seconds
