@@ -720,12 +720,14 @@ def test_who_sends_little_holds_little(origin: Origin, make: Make) -> None:
     ]
     with ThreadPoolExecutor(len(slow)) as threads:
         stuck = [threads.submit(failure, downloader, url) for url in slow]
-        deadline = monotonic() + PATIENCE_SECONDS
-        while budget.free > budget.capacity - len(slow) * 2**20:
-            assert monotonic() < deadline
-        assert downloader.download(origin.serve("/a", IMAGE)).data == IMAGE
-        assert not any(future.done() for future in stuck)
-        origin.drop_connections()
+        try:
+            deadline = monotonic() + PATIENCE_SECONDS
+            while budget.free != budget.capacity - len(slow) * 2**20:
+                assert monotonic() < deadline
+            assert downloader.download(origin.serve("/a", IMAGE)).data == IMAGE
+            assert not any(future.done() for future in stuck)
+        finally:
+            origin.drop_connections()
 
 
 @pytest.mark.parametrize(
