@@ -1,12 +1,13 @@
 """An upload's way in: body → spooled CSV → product rows → one transaction → 202.
 
-The body is spooled to a temporary file first: a slow client holds no transaction, and the
-validator can look at the file twice. Memory doesn't grow with the upload.
+The body is spooled to a temporary file first: a slow client holds neither a transaction nor a place
+that others wait for, and the validator can look at the file twice. Memory doesn't grow with it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import threading
 import uuid
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from settings import Settings
 
 FORM_OVERHEAD_BYTES: Final = 512 * 1024  # option fields and boundaries around the CSV
-MAX_UPLOADS: Final = 64  # at a time: each may spool MAX_CSV_BYTES
+DISK_RESERVE_BYTES: Final = 2**30  # that spooled uploads leave free, or a tenth of a small disk
+MAX_UPLOADS: Final = 64  # at a time, of those that have arrived
 MAX_COPIES: Final = 4  # of these, validated and copied at a time; others wait their turn
 COPY_WAIT_SECONDS: Final = 60.0
 FULL_SECONDS: Final = 10  # after which to come again when there are too many
@@ -71,11 +73,11 @@ class UploadIntake:
         _check_encoding(request)
         key = parse_key(request.headers)
         self._store.check()
-        with _hold(self._places, 0), tempfile.TemporaryFile() as spool:
+        with tempfile.TemporaryFile() as spool:
             fields, csv_sha256 = self._receive(request, length, spool)
             options = parse_options(request.query | fields, self._webhook_policy)
             spool.seek(0)
-            with _hold(self._copies, COPY_WAIT_SECONDS):
+            with _hold(self._places, 0), _hold(self._copies, COPY_WAIT_SECONDS):
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
                     return json_response(_count(products))
@@ -100,11 +102,14 @@ class UploadIntake:
     ) -> tuple[dict[str, str], bytes]:
         """Write the CSV of the body to `spool`; return the option fields and the CSV's SHA-256.
 
-        Raises HttpError, and ImageError `storage_error` when the spool can't be written.
+        Raises HttpError, and ImageError `storage_error` when the spool can't be written. Whoever is
+        slow has taken what has arrived, not what was declared: otherwise a few would have it all.
         """
         content_type = request.headers.get("Content-Type", "")
         parser = UploadParser(content_type, length, spool, self._settings.max_csv_bytes)
+        _check_disk(spool, length)
         for piece in request.body:
+            _check_disk(spool, len(piece))
             try:
                 parser.feed(piece)
             except OSError as error:
@@ -174,6 +179,18 @@ def _hold(places: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
         yield
     finally:
         places.release()
+
+
+def _check_disk(spool: BinaryIO, size: int) -> None:
+    """Raise HttpError 503 when so much more would leave too little for PostgreSQL and images."""
+    disk = os.fstatvfs(spool.fileno())
+    reserve = min(DISK_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // 10)
+    if disk.f_bavail * disk.f_frsize - size < reserve:
+        raise HttpError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the disk is too full for this upload, try again later",
+            headers={"Retry-After": str(FULL_SECONDS)},
+        )
 
 
 def _check_encoding(request: Request) -> None:

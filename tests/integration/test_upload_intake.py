@@ -1,14 +1,17 @@
-"""Uploads' places: so many at a time, and one more is told to come again."""
+"""Uploads beside each other: who waits, who is told to come again, and what the disk has to keep."""
 
 from __future__ import annotations
 
+import os
 from email.message import Message
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import upload_intake
+from csv_validator import ProductReader
 from errors import HttpError
 from http_protocol import Request
 from image_store import ImageStore
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from database_helper import Database
 
+GIB = 2**30
 CSV = b"Serial Number,Product Name,Input Image Urls\n1,Lamp,http://localhost/a.jpg\n"
 
 
@@ -44,20 +48,84 @@ def _upload(body: Body) -> Request:
     return Request("POST", "/upload", {"dry_run": "true"}, headers, body)
 
 
-def test_one_upload_too_many_is_told_to_come_again(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What all uploads together spool is bounded; a place is free again after each."""
+@pytest.fixture
+def intake(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UploadIntake:
+    """Give an intake with a single place."""
     monkeypatch.setattr(upload_intake, "MAX_UPLOADS", 1)
-    intake = UploadIntake(Settings(), database, ImageStore(f"file:{tmp_path}"))
-    refusals: list[HttpError] = []
+    return UploadIntake(Settings(), database, ImageStore(f"file:{tmp_path}"))
+
+
+def test_slow_body_keeps_nobody_out(intake: UploadIntake) -> None:
+    """While a body arrives, others come and go."""
+    statuses: list[HTTPStatus] = []
 
     def another() -> None:
-        with pytest.raises(HttpError) as caught:
-            intake.take(_upload(Body()), None)
-        refusals.append(caught.value)
+        statuses.append(intake.take(_upload(Body()), None).status)
 
     assert intake.take(_upload(Body(another)), None).status == HTTPStatus.OK
+    assert statuses == [HTTPStatus.OK]
+
+
+def test_one_upload_too_many_is_told_to_come_again(
+    intake: UploadIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many have arrived and wait for their turn is bounded; a place is free again after each."""
+    refusals: list[HttpError] = []
+
+    class Reader(ProductReader):
+        """Has another upload arrive while one is validated."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            with pytest.raises(HttpError) as caught:
+                intake.take(_upload(Body()), None)
+            refusals.append(caught.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upload_intake, "ProductReader", Reader)
+        assert intake.take(_upload(Body()), None).status == HTTPStatus.OK
     assert intake.take(_upload(Body()), None).status == HTTPStatus.OK
     assert [refusal.status for refusal in refusals] == [HTTPStatus.TOO_MANY_REQUESTS]
     assert int(refusals[0].headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "is_taken"),
+    [
+        (100 * GIB, GIB + 2 * len(CSV), True),
+        (100 * GIB, GIB + len(CSV) - 4096, False),
+        (GIB, GIB // 10 + 4096, True),
+        (GIB, GIB // 10 - 4096, False),
+    ],
+)
+def test_disk_keeps_its_reserve(
+    intake: UploadIntake,
+    monkeypatch: pytest.MonkeyPatch,
+    total: int,
+    free: int,
+    is_taken: bool,  # noqa: FBT001  # parametrize passes it
+) -> None:
+    """An upload that would fill the disk is told to come again before it is read."""
+    disk = SimpleNamespace(f_blocks=total, f_bavail=free, f_frsize=1)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    read: list[bool] = []
+    upload = _upload(Body(lambda: read.append(True)))
+    if is_taken:
+        assert intake.take(upload, None).status == HTTPStatus.OK
+        return
+    with pytest.raises(HttpError) as caught:
+        intake.take(upload, None)
+    assert caught.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(caught.value.headers["Retry-After"]) > 0
+    assert not read
+
+
+def test_disk_that_fills_up_meanwhile_keeps_its_reserve(
+    intake: UploadIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload for which there was room is refused when others took it."""
+    disk = SimpleNamespace(f_blocks=GIB, f_bavail=GIB, f_frsize=1)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    with pytest.raises(HttpError) as caught:
+        intake.take(_upload(Body(lambda: setattr(disk, "f_bavail", 0))), None)
+    assert caught.value.status == HTTPStatus.SERVICE_UNAVAILABLE
