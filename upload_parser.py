@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from multipart import (  # type: ignore[import-untyped]  # it has annotations, but no py.typed
     MultipartError,
     MultipartSegment,
+    ParserError,
     ParserLimitReached,
     PushMultipartParser,
     parse_options_header,
@@ -102,6 +103,20 @@ class UploadParser:
         self._csv_file.write(piece)
 
 
+class _SteadyParser(PushMultipartParser):  # type: ignore[misc]  # it has annotations, but no py.typed
+    """The underlying parser, which alone judges header lines by how they were cut.
+
+    It finds a bare line feed only in a line whose end hasn't come yet, and counts such a line's CR.
+    """
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if b"\n" in line:
+            raise ParserError("a line break in a header")
+        if len(line) > MAX_PART_HEADER_BYTES:
+            raise ParserError("a header is too long")
+        super()._on_segment_headerline(line)
+
+
 class _FormParser:
     """The multipart side: one part is the file, all others are options.
 
@@ -116,14 +131,13 @@ class _FormParser:
     ) -> None:
         if not _BOUNDARY.fullmatch(boundary):
             raise _malformed("the multipart body has no usable boundary")
-        self._parser = PushMultipartParser(
+        self._parser = _SteadyParser(
             boundary,
             content_length=content_length,
-            max_header_size=MAX_PART_HEADER_BYTES,
+            max_header_size=MAX_PART_HEADER_BYTES + 1,  # with the CR of one that isn't whole yet
             max_header_count=MAX_PART_HEADERS,
             # No part is larger than the body; the file and the options have limits of their own.
             max_segment_size=content_length,
-            max_segment_count=MAX_OPTIONS + 1,
             strict=True,
         )
         self._opening = b"--" + boundary.encode()
@@ -166,18 +180,15 @@ class _FormParser:
                 else:
                     self._take(event)
         except ParserLimitReached as error:
-            raise _too_large(
-                f"the form has more than {MAX_OPTIONS + 1} parts, or a part with more than"
-                f" {MAX_PART_HEADERS} header lines or one of over {MAX_PART_HEADER_BYTES} bytes"
+            raise _malformed(
+                f"the multipart body has a part with more than {MAX_PART_HEADERS} header lines,"
+                f" or one of over {MAX_PART_HEADER_BYTES} bytes"
             ) from error
         except MultipartError as error:
             raise _malformed(f"the multipart body is malformed: {error.args[0]}") from error
 
     def _begin_part(self, part: MultipartSegment) -> None:
         name = part.name or ""
-        # Seen or not seen by the underlying parser, as the body is cut.
-        if any("\n" in value for _, value in part.headerlist):
-            raise _malformed("the multipart body is malformed: a line break in a header")
         if name == FILE_PART:
             if self._has_file:
                 raise _malformed(f"the form has more than one part named {FILE_PART!r}")
@@ -186,6 +197,8 @@ class _FormParser:
             return
         if part.filename is not None:
             raise _malformed(f"the file must be in a part named {FILE_PART!r}, not {name[:100]!r}")
+        if len(self._options) == MAX_OPTIONS:
+            raise _too_large(f"the form has more than {MAX_OPTIONS} options")
         if name in self._options:
             raise HttpError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"the option {name[:100]!r} is given twice"

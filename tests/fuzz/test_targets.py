@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _NO_PIXELS = b'{"format":"png","width":0,"height":1,"quality":"80"}\0a'
 _TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
 EXAMPLES = 500  # about a second for each target
+_NINE_HEADERS = b"--XyZ\r\nC:\r\nd:\r\nn:\r\nt:\r\nn:\n\r\nd:\r\nn:\r\ne:\r\no\r\n"
 FOUND = {  # inputs that broke a promise once
+    "a line feed in a header seen or not, as the body was cut": ("multipart", _NINE_HEADERS),
     "a cursor that is true, which is an int to Python": ("query_fields", b"!true"),
 }
 

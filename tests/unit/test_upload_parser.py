@@ -190,8 +190,10 @@ def test_the_longest_boundary() -> None:
         (form(A_FILE, option("format", b"a"), option("format", b"b")), 422),
         (form(A_FILE, option("format", b"x" * (MAX_OPTION_BYTES + 1))), 413),
         (form(A_FILE, *(option(str(n), b"") for n in range(MAX_OPTIONS + 1))), 413),
-        (form(part(FILE, b"x", *["X: y"] * MAX_PART_HEADERS)), 413),
-        (form(part(FILE, b"x", "X: " + "y" * MAX_PART_HEADER_BYTES)), 413),
+        (form(part(FILE, b"x", *["X: y"] * MAX_PART_HEADERS)), 400),
+        (form(part(FILE, b"x", "X: " + "y" * (MAX_PART_HEADER_BYTES - 2))), 400),
+        (form(part(FILE, b"x", "X: y\n" + "y" * MAX_PART_HEADER_BYTES)), 400),
+        (form(part(FILE, b"x", "\nX: y")), 400),
     ],
     ids=[
         "empty",
@@ -219,6 +221,8 @@ def test_the_longest_boundary() -> None:
         "many options",
         "many headers",
         "a long header",
+        "a long header with a line feed",
+        "a line feed before a header",
     ],
 )
 @pytest.mark.parametrize("step", [0, 1, 13])
@@ -232,6 +236,13 @@ def test_as_many_options_as_allowed() -> None:
     names = [str(n) for n in range(MAX_OPTIONS)]
     body = form(A_FILE, *(option(name, b"x" * MAX_OPTION_BYTES) for name in names))
     assert parse(body)[0] == dict.fromkeys(names, "x" * MAX_OPTION_BYTES)
+
+
+@pytest.mark.parametrize("step", [0, 1, 13])
+def test_the_longest_header(step: int) -> None:
+    """A header as long as allowed is taken, also when it is cut before its line feed."""
+    header = "X: " + "y" * (MAX_PART_HEADER_BYTES - 3)
+    assert parse(form(part(FILE, b"x", header)), step=step) == ({}, b"x")
 
 
 @pytest.mark.parametrize("content_type", [FORM, "text/csv"])
