@@ -476,6 +476,16 @@ def test_the_peer_is_checked_after_connecting(origin: Origin, make: Make) -> Non
     assert origin.requests == []
 
 
+@pytest.mark.parametrize("content_type", ["text/html", "multipart/x; a*=1; a*4=2", "multipart/x"])
+def test_what_an_origin_calls_its_image_means_nothing(
+    origin: Origin, make: Make, content_type: str
+) -> None:
+    """An image is read whatever its Content-Type, were it one that Python itself fails over."""
+    url = origin.serve("/a", IMAGE, content_type=content_type)
+    with make(origin).download(url) as image:
+        assert image.data == IMAGE
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_followed(origin: Origin, make: Make, status: int) -> None:
     """Relative places too; the final URL is told, and no cookie is carried on."""
