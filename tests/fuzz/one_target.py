@@ -23,7 +23,8 @@ FINDING: Final = 77  # libFuzzer's exit code
 INSTRUMENTED: Final = [  # ours and what they lean on
     *("address_policy", "csv_problems", "csv_rows", "csv_validator", "serial_numbers"),
     *("upload_parser", "decoder_protocol", "decoder_pool", "http_protocol", "file_response"),
-    *("idempotency", "paging", "request_options", "output_csv"),
+    *("http_connection", "http_transfer", "idempotency", "paging", "request_options", "output_csv"),
+    *("image_downloader", "source_connection", "source_response"),
     *("multipart", "idna", "http.server", "http.client", "email.feedparser", "ipaddress"),
 ]
 

@@ -93,6 +93,15 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b'{"bug":"Traceback"}',
     ],
     "http_connection": [(_GET + _POST + _GET).encode(), *(text.encode() for text in _ODD)],
+    "origin_answer": [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: "a"\r\nContent-Type: image/png\r\n\r\nabc',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: //shop.example:80/b?c\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 503 -\r\nRetry-After: Wed, 21 Oct 2099 07:28:00 GMT\r\n\r\nlater",
+        b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 429 Slow\nRetry-After: 7\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, br\r\nLast-Modified: x\r\n folded\r\n\r\nabc",
+        b"HTTP/1.1 301 -\r\nLocation: https://b.example/\r\nConnection: close\r\n\r\n",
+    ],
     "header_fields": [
         b'Idempotency-Key: "a\\"b"\nRange: bytes=3-20\nIf-Range: "e"',
         b'Idempotency-Key: a-1\nRange: bytes=-5\nIf-None-Match: W/"e", "f"',

@@ -14,7 +14,6 @@ import json
 import re
 from email.message import Message
 from http import HTTPStatus
-from http.client import parse_headers
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, cast
@@ -27,7 +26,7 @@ from decoder_pool import _read_reply
 from decoder_protocol import HEADER_BYTES, ProtocolError, pack, unpack_header, unpack_message
 from errors import ErrorCode, HttpError
 from file_response import file_response
-from http_protocol import Request, json_response, problem_response
+from http_protocol import MAX_HEADERS, Request, _parse_headers, json_response, problem_response
 from idempotency import HEADER, MAX_KEY_CHARACTERS, parse_key
 from image_store import ImageStore, StoredObject
 from output_csv import OutputProduct, write_output
@@ -43,6 +42,7 @@ from paging import (
 from request_options import parse_options
 from tests.fuzz.addresses import POLICY, check_approved, check_url
 from tests.fuzz.connection import check_conversation
+from tests.fuzz.origin import check_download
 from upload_parser import UploadParser
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _MAX_BODY_BYTES: Final = 1000
 _FILE: Final = StoredObject("a", size=100, etag="e", modified=0.0)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BOUNDARY: Final = re.compile(rb"--([0-9A-Za-z_-]{1,70})")
-_HEADER: Final = re.compile(rb"[0-9A-Za-z-]+:[^\r\n\0]*")
+_HEADER: Final = re.compile(rb"[0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -225,6 +225,11 @@ def http_connection(data: bytes) -> None:
     check_conversation(data)
 
 
+def origin_answer(data: bytes) -> None:
+    """Download from an origin: an image within its limits, or an error of ours."""
+    check_download(data)
+
+
 def header_fields(data: bytes) -> None:
     """Read the headers that we take: a sound key, a range within the file, or a refusal."""
     headers = _headers(data)
@@ -240,7 +245,7 @@ def header_fields(data: bytes) -> None:
 
 def _headers(data: bytes) -> Message:
     lines = [line for line in data.splitlines() if _HEADER.fullmatch(line)]
-    return parse_headers(io.BytesIO(b"\r\n".join([*lines[:50], b"", b""])))
+    return _parse_headers(lines[:MAX_HEADERS])
 
 
 def _check_key(key: str | None) -> None:
@@ -393,6 +398,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         decoder_frame,
         decoder_reply,
         http_connection,
+        origin_answer,
         header_fields,
         query_fields,
         upload_options,

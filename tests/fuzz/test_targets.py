@@ -16,6 +16,7 @@ import address_policy
 import decoder_pool
 import file_response
 import http_protocol
+import image_downloader
 import output_csv
 import paging
 import request_options
@@ -34,8 +35,14 @@ if TYPE_CHECKING:
 _NO_PIXELS = b'{"format":"png","width":0,"height":1,"quality":"80"}\0a'
 _TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
 EXAMPLES = 500  # about a second for each target
+_MULTIPART = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/x; a*=1; a*4=2\r\n\r\n"
 _NINE_HEADERS = b"--XyZ\r\nC:\r\nd:\r\nn:\r\nt:\r\nn:\n\r\nd:\r\nn:\r\ne:\r\no\r\n"
 FOUND = {  # inputs that broke a promise once
+    "parameters that the standard library fails over, of a client": ("http_connection", _MULTIPART),
+    "parameters that the standard library fails over, of an origin": (
+        "origin_answer",
+        b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x; a*=1; a*4=2\r\n\r\nabc",
+    ),
     "a line feed in a header seen or not, as the body was cut": ("multipart", _NINE_HEADERS),
     "a cursor that is true, which is an int to Python": ("query_fields", b"!true"),
 }
@@ -95,6 +102,7 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "decoder_frame": (targets, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
+    "origin_answer": (image_downloader, "validator", lambda *_: "\0", SEEDS["origin_answer"][0]),
     "header_fields": (file_response, "_requested_range", lambda *_: (3, 200), b"Range: bytes=3-"),
     "query_fields": (paging, "MAX_LIMIT", 10**6, b"limit=2000"),
     "upload_options": (request_options, "_COLOUR", re.compile(".*"), b"background=red"),
