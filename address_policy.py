@@ -33,6 +33,7 @@ _URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.IGNO
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PATH_SAFE = "/:@!$&'()*+,;=%"  # RFC 3986 section 3.3; the unreserved ones are safe anyway
 _QUERY_SAFE = _PATH_SAFE + "?"
@@ -135,6 +136,11 @@ def parse_source_url(url: str) -> SourceUrl:
     if len(normal) > MAX_URL_CHARACTERS:
         raise _invalid(f"The URL is longer than {MAX_URL_CHARACTERS} characters when encoded.")
     return SourceUrl(url=normal, scheme=scheme, host=host, port=port)
+
+
+def redact(text: str) -> str:
+    """Hide the credentials of URLs in a text that is shown or logged."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 class AddressPolicy:

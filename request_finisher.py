@@ -10,6 +10,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from address_policy import redact
 from database_helper import (
     BATCH_SECONDS,
     DatabaseUnavailableError,
@@ -208,7 +209,7 @@ def _report_line(image: dict[str, Any], base_url: str) -> ReportImage:
         serial_number=image["serial_number"],
         product_name=image["product_name"],
         position=image["position"],
-        input_url=image["input_url"],
+        input_url=redact(image["input_url"]),
         output_url=output_url(image, base_url),
         state=image["state"],
         code=image["error_code"],

@@ -1,18 +1,40 @@
-"""The log: one line an event on standard error, as text or as JSON."""
+"""The log: one line an event on standard error, as text or as JSON.
+
+What strangers wrote gets into messages and tracebacks, so a record is made harmless where it is
+written: it can't forge a line or speak to a terminal, and the credentials of URLs are hidden.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from procrastinate.exceptions import ConnectorException
 
+from address_policy import redact
 from errors import ServiceError
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+# Controls but for tab and newline, what turns the writing direction, and what can't be encoded.
+_UNSEEN: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_CONTINUED: Final = "\n  | "  # begins like no record does
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people; those of a traceback or a longer message stand indented below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        text = _UNSEEN.sub(_escape, redact(super().format(record)))
+        return text.replace("\n", _CONTINUED)
 
 
 class JsonFormatter(logging.Formatter):
@@ -29,14 +51,17 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        shown = {
+            key: redact(value) if isinstance(value, str) else value for key, value in line.items()
+        }
+        return json.dumps(shown, default=str)
 
 
 def configure_log(log_format: str) -> None:
     """Send every module's log to standard error as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.addFilter(_is_worth_a_line)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Both repeat what the callers say.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -55,6 +80,10 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     if isinstance(error, ConnectorException | ServiceError):
         record.msg, record.args, record.exc_info = "%s", (_first_line(record.getMessage()),), None
     return True
+
+
+def _escape(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()
 
 
 def _first_line(text: str) -> str:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from address_policy import AddressPolicy, parse_allowed_source
+from address_policy import AddressPolicy, parse_allowed_source, redact
 from errors import SettingsError
 from webhook import parse_secret
 
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_rate)] = 100
     trusted_proxies: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)  # has a password
     postgres_dir: str = "postgres-data"
     storage_url: Annotated[str, AfterValidator(_storage_url)] = "file:."
 
@@ -208,5 +208,5 @@ def load_settings() -> Settings:
 def _line(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    shown = name if name in _SECRET else f"{name}={problem['input']}"
+    shown = name if name in _SECRET else f"{name}={redact(str(problem['input']))}"
     return f"{shown}: {message}"

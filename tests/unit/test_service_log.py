@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service_log import JsonFormatter
+from service_log import JsonFormatter, TextFormatter
 
 ROOT = Path(__file__).parents[2]
 SPEAK = """
@@ -25,6 +25,17 @@ logging.getLogger("procrastinate.worker").info("job started")
 logging.getLogger("procrastinate.worker").warning("no database")
 logging.getLogger("urllib3.connectionpool").warning("connection is full")
 """
+FORGERIES = [
+    *(
+        "a\n2026-11-23 00:00:00,000 INFO    shop: forged",
+        "a\r\n2026",
+        "a\rforged",
+        "a\x0bb",
+        "a\x0cb",
+    ),
+    *("\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x85next", "\x00", "\x7f", "\b\b\bdone"),
+    *("\u2028next", "\u2029next", "\u202edesrever", "\u2066x", "\u200fx", "\u061cx", "\udc80"),
+]
 
 
 def _json_line(**record: Any) -> dict[str, Any]:
@@ -56,6 +67,54 @@ def test_extra_fields_become_members() -> None:
 def test_whatever_the_message_it_stays_one_line(text: str) -> None:
     """A hostile URL in a message can't forge a line."""
     assert _json_line(msg="%s", args=(text,))["message"] == text
+
+
+@pytest.mark.parametrize("text", FORGERIES)
+def test_a_stranger_s_text_forges_no_line_and_speaks_to_no_terminal(text: str) -> None:
+    """Further lines stand indented, controls are written out; in a traceback too."""
+    bug = (ValueError, ValueError(text), None)
+    fields = {
+        "name": "shop",
+        "levelname": "INFO",
+        "msg": "GET %s",
+        "args": (text,),
+        "exc_info": bug,
+    }
+    first, *further = TextFormatter().format(logging.makeLogRecord(fields)).split("\n")
+    assert first.startswith("GET ")
+    assert all(line.startswith("  | ") for line in further)
+    assert "".join([first, *further]).isprintable()
+    line = JsonFormatter().format(logging.makeLogRecord(fields))
+    assert line.isascii()
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("fetched https://me:hunter2@shop.example/a@b", "fetched https://***@shop.example/a@b"),
+        ("http://hunter2@a.example http://b:c@hunter2@d", "http://***@a.example http://***@d"),
+        ("postgresql://shop:hunter2@db.internal/images", "postgresql://***@db.internal/images"),
+        (
+            "https://shop.example/?mail=me@shop.example",
+            "https://shop.example/?mail=me@shop.example",
+        ),
+        (
+            "mail me@shop.example or see http://a.example",
+            "mail me@shop.example or see http://a.example",
+        ),
+    ],
+)
+def test_the_credentials_of_urls_are_hidden(text: str, shown: str) -> None:
+    """Whatever gets into a message, a traceback or a field: the URL stays, its credentials don't."""
+    bug = (ValueError, ValueError(text), None)
+    fields = {"msg": "%s", "args": (text,), "exc_info": bug, "url": text}
+    lines = TextFormatter().format(logging.makeLogRecord(fields)).split("\n")
+    assert lines[0] == shown
+    assert lines[-1] == f"  | ValueError: {shown}"
+    parsed = json.loads(JsonFormatter().format(logging.makeLogRecord(fields)))
+    assert (parsed["message"], parsed["url"]) == (shown, shown)
+    assert parsed["traceback"].endswith(f"ValueError: {shown}")
 
 
 def test_a_traceback_is_a_member() -> None:

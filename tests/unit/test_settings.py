@@ -206,10 +206,21 @@ def test_a_bad_webhook_secret_is_named_but_not_shown(
     assert caught.value.detail == f"WEBHOOK_SECRET: {takes}"
 
 
-def test_a_webhook_secret_stays_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that get into a log or a traceback tell no key."""
-    settings = _load(monkeypatch, WEBHOOK_SECRET=f"whsec_{'QUJD' * 8}")
-    assert "ABC" not in repr(settings)
+def test_secrets_stay_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that get into a log or a traceback tell no key and no password."""
+    url = "postgresql://shop:hunter2@db/images"
+    settings = _load(monkeypatch, WEBHOOK_SECRET=f"whsec_{'QUJD' * 8}", DATABASE_URL=url)
+    for text in (repr(settings), str(settings)):
+        assert "ABC" not in text
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "STORAGE_URL"])
+def test_a_bad_url_is_shown_without_credentials(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where a URL does not belong, or should have no password, none is printed."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **{name: "ftp://key:hunter2@shop.example/ x"})
+    assert caught.value.detail.startswith(f"{name}=ftp://***@shop.example/ x: takes ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "shop.example"])
