@@ -54,6 +54,7 @@ fuzz: .venv/.installed-fuzz
 bench: install
 	$(PY) benchmarks/upload.py
 	$(PY) benchmarks/workers.py
+	$(PY) benchmarks/slow_clients.py
 
 format: .venv/.installed-dev
 	$(PY) -m ruff format .

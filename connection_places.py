@@ -1,8 +1,9 @@
 """Places for connections: how many there are, and who gives way when there is none left.
 
-A connection that we wait for costs its client nothing, so it may not keep another one out. Who
-waits longest for a request goes first (as nginx does it), then who is slow in sending its headers,
-then the slowest transfer. What we work on ourselves is never touched.
+A connection that we wait for costs its client nothing, so it may not keep another one out: the one
+that we have waited for longest gives way, be it silent, or slow with its headers, its body or in
+reading. So a newcomer, being the youngest, has time for its request however many crowd in with it.
+What we work on ourselves is never touched.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from enum import IntEnum
+from operator import itemgetter
 from typing import Final
 
 MAX_CONNECTIONS: Final = 512  # at once
@@ -24,7 +26,7 @@ class ConnectionOverError(Exception):
 
 
 class Phase(IntEnum):
-    """What a connection is at; the lower, the sooner it gives way."""
+    """What a connection is at."""
 
     IDLE = 0  # no request yet, or no further one
     HEAD = 1  # a request line, and headers that are not complete
@@ -54,18 +56,18 @@ class Place:
                 raise ConnectionOverError
             if self.is_revoked:
                 return
-            self.phase, self.moved, self._since = phase, 0, time.monotonic()
+            if phase is not Phase.HEAD:  # it has been waited for since it was idle
+                self.moved, self._since = 0, time.monotonic()
+            self.phase = phase
             self._changed.notify_all()
 
-    def cost_of_revoking(self, now: float) -> tuple[int, float] | None:
-        """Return what is least for whom it harms least; None if the place can't be taken away."""
-        if self.phase <= Phase.HEAD:
-            return self.phase, self._since
+    def waits_since(self, now: float) -> float | None:
+        """Return since when its client lets us wait; None if it doesn't."""
         seconds = now - self._since
-        if self.phase is Phase.WORKING or seconds < SETTLING_SECONDS:
+        is_moving = seconds < SETTLING_SECONDS or self.moved >= seconds * LOWEST_RATE
+        if self.phase is Phase.WORKING or (self.phase > Phase.HEAD and is_moving):
             return None
-        rate = self.moved / seconds
-        return (Phase.RECEIVING, rate) if rate < LOWEST_RATE else None
+        return self._since
 
     def revoke(self) -> None:
         """Wake the connection's thread up to its end. Only with the lock, while it has its place.
@@ -110,14 +112,10 @@ class ConnectionPlaces:
 
     def _make_room(self) -> bool:
         now = time.monotonic()
-        costs = {
-            place: cost
-            for place in self._taken
-            if (cost := place.cost_of_revoking(now)) is not None
-        }
-        if not costs:
+        waiting = [(since, place) for place in self._taken if (since := place.waits_since(now))]
+        if not waiting:
             return False
-        victim = min(costs, key=costs.__getitem__)
+        _, victim = min(waiting, key=itemgetter(0))
         victim.revoke()
         self._taken.remove(victim)
         return True

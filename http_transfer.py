@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import struct
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -24,8 +25,15 @@ WINDOW_SECONDS: Final = 30.0  # in which WINDOW_BYTES move, or all that is left
 WINDOW_BYTES: Final = 32 * 1024
 GRACE_SECONDS: Final = 60.0  # on top of what LOWEST_RATE grants to the whole
 PIECE_BYTES: Final = 64 * 1024
-UNSENT_BYTES: Final = 128 * 1024  # in the kernel, of one connection
 GIVEN_WAY_SECONDS: Final = 10  # after which a body that gave way may come again
+_OPTIONS: Final = {
+    "TCP_NODELAY": 1,
+    # Else megabytes wait in the kernel for a slow reader, who so seems to be quick.
+    "TCP_NOTSENT_LOWAT": 128 * 1024,
+    # Milliseconds in which what waits there has to move, also when we have closed our end.
+    "TCP_USER_TIMEOUT": 60_000,
+}
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class Pace:
@@ -133,9 +141,9 @@ class SocketWriter:
     def __init__(self, connection: socket.socket, place: Place) -> None:
         self._connection = connection
         self._place = place
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Else megabytes wait in the kernel: memory for a slow reader, who seems to be quick.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        for name, value in _OPTIONS.items():
+            if option := getattr(socket, name, None):  # not every system has all of them
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def send(self, data: bytes, pace: Pace) -> None:
         """Send all of it. Raises ConnectionOverError when it is not taken."""
@@ -149,6 +157,8 @@ class SocketWriter:
                 self._place.moved += moved
                 rest = rest[moved:]
         except OSError as error:
+            # What waits in the kernel for a client that doesn't read goes at once, too.
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             raise ConnectionOverError from error
         self._place.enter(Phase.WORKING)
 

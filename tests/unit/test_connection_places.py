@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 IDLE, HEAD, RECEIVING, SENDING, WORKING = Phase
 LONG = 10 * SETTLING_SECONDS
+QUICK = 2 * LONG * LOWEST_RATE  # bytes
 
 
 class Clock:
@@ -74,32 +75,47 @@ def _take(
     ("first", "second", "revoked"),
     [
         ((IDLE, 0), (IDLE, 0), 0),
+        ((IDLE, 0), (HEAD, 0), 0),
+        ((HEAD, 0), (IDLE, 0), 0),
         ((HEAD, 0), (HEAD, 0), 0),
-        ((HEAD, 0), (IDLE, 0), 1),
+        ((RECEIVING, 0), (IDLE, 0), 0),
+        ((SENDING, 0), (HEAD, 0), 0),
+        ((HEAD, 0), (SENDING, 0), 0),
+        ((RECEIVING, QUICK), (IDLE, 0), 1),
+        ((SENDING, QUICK), (RECEIVING, 0), 1),
         ((WORKING, 0), (HEAD, 0), 1),
-        ((RECEIVING, 0), (HEAD, 0), 1),
-        ((SENDING, 0), (IDLE, 0), 1),
-        ((RECEIVING, LONG), (RECEIVING, 0), 1),
-        ((SENDING, 0), (SENDING, LONG), 0),
-        ((WORKING, 0), (RECEIVING, 0), 1),
         ((WORKING, 0), (SENDING, 0), 1),
         ((WORKING, 0), (WORKING, 0), None),
-        ((WORKING, 0), (RECEIVING, 2 * LONG * LOWEST_RATE), None),
+        ((WORKING, 0), (RECEIVING, QUICK), None),
+        ((SENDING, QUICK), (WORKING, 0), None),
     ],
 )
-def test_who_costs_least_gives_way(
+def test_who_is_waited_for_longest_gives_way(
     clock: Clock,
     connect: Callable[[], socket.socket],
     first: tuple[Phase, float],
     second: tuple[Phase, float],
     revoked: int | None,
 ) -> None:
-    """Idle before unfinished headers before slow transfers, the longest waiting first; no work."""
+    """Whatever it is that we wait for; who works or is quick stays."""
     places = ConnectionPlaces()
     taken = [_take(places, connect(), *first), _take(places, connect(), *second)]
     clock.now += LONG
     assert (places.take(connect()) is None) == (revoked is None)
     assert [place.is_revoked for place in taken] == [n == revoked for n in range(2)]
+
+
+def test_headers_are_waited_for_since_the_connection_was_idle(
+    clock: Clock, connect: Callable[[], socket.socket]
+) -> None:
+    """A first byte after a long silence makes nobody a newcomer."""
+    places = ConnectionPlaces()
+    silent, younger = places.take(connect()), places.take(connect())
+    assert silent
+    assert younger
+    silent.enter(HEAD)
+    assert places.take(connect())
+    assert (silent.is_revoked, younger.is_revoked) == (True, False)
 
 
 def test_a_transfer_has_time_to_settle(clock: Clock, connect: Callable[[], socket.socket]) -> None:
