@@ -1,8 +1,8 @@
-"""The worker: an asyncio loop thread that works requests off, turn by turn.
+"""The worker: works requests off, turn by turn, in a background asyncio loop thread.
 
-Owns what the engine calls (a turn claims images of one request while there is room), the leases,
-and the thread that all of it runs in. `server` runs it beside HTTP; `python image_processor.py`
-runs it alone, any number of times over one database and store.
+Owns what the engine calls (a turn claims images of one request while there is room) and the leases;
+the thread that all of it runs in is `worker_thread`'s. `server` runs it beside HTTP; `python
+image_processor.py` runs it alone, any number of times over one database and store.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import image_queue
 import job_queue
@@ -23,6 +20,7 @@ import metrics
 import worker_steps
 from async_database import AsyncDatabase
 from database_helper import DatabaseUnavailableError, select_request
+from decoder_cage import Bar
 from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
@@ -45,12 +43,10 @@ from service_process import service_process
 from webhook import judge
 from webhook_queue import claim_webhook
 from webhook_sender import SEND_SECONDS, WebhookSender
+from worker_thread import HAND_BACK_SECONDS, WorkerThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    import procrastinate.worker
 
     from database_helper import Database
     from image_queue import Attempt, ClaimedImage, Outcome
@@ -62,19 +58,12 @@ TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
 HEED_SECONDS: Final = 1.0  # until a cancellation or deletion is heard of
 LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps of a worker
 EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
-TURNS: Final = 32  # at a time in one worker; one request has half as many lanes
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
 FILE_THREADS: Final = 4  # for looks at the store, cleaning and purging
-SENDERS: Final = TURNS // 2  # webhooks at a time: slow receivers leave room for turns
+SENDERS: Final = job_queue.TURNS // 2  # webhooks at a time: slow receivers leave room for turns
 WEBHOOK_LEASE_SECONDS: Final = SEND_SECONDS + 5.0  # and to note the answer
-RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
-LONGEST_RESTART_SECONDS: Final = 15.0
-STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
-HAND_BACK_SECONDS: Final = 5.0  # before images are left to their leases, at the end
-LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images have a shorter lease
-EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +100,13 @@ class ImageProcessor:
         self._claims: set[asyncio.Task[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
+
+    async def start(self) -> frozenset[Bar]:
+        """Make ready for images; return the bars of the decoders' cage."""
+        bars = await self._pipeline.start()
+        for bar in Bar:
+            metrics.DECODER_BARS.labels(bar).set(bar in bars)
+        return bars
 
     async def begin(self, request_id: str) -> None:
         """Take a pending request into work."""
@@ -313,141 +309,9 @@ async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
             logger.exception("%s", step.__name__.strip("_"))
 
 
-class WorkerThread:
-    """The background loop: starts on entering, drains on leaving.
-
-    Outlives the database: while that is away the engine is started again and again. Outlives its
-    own breakdowns, too.
-    """
-
-    def __init__(self, settings: Settings, database: Database, store: ImageStore) -> None:
-        self._settings = settings
-        self._database = database
-        self._store = store
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._worker: procrastinate.worker.Worker | None = None
-        self._thread = threading.Thread(target=self._main, name="worker", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    def _main(self) -> None:
-        # Not by asyncio.Runner: that waits for every task that is left at the end, and those of
-        # a connection pool whose opening was cut off stay for ever.
-        try:
-            self._loop.run_until_complete(self._work())
-        except BaseException:
-            # Even starting it again failed. A process without its worker would take uploads and do
-            # nothing about them. Whoever supervises it starts it anew.
-            logger.critical("the worker died, and so does the process", exc_info=True)
-            os._exit(EXIT_WORKER_DIED)
-        self._loop.close()
-
-    async def _work(self) -> None:
-        """Work until the stop; after an error that nobody foresaw, from the start again."""
-        pause = RESTART_SECONDS
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            try:
-                await self._work_until_stopped()
-            except Exception:
-                if time.monotonic() - begun > STEADY_SECONDS:
-                    pause = RESTART_SECONDS
-                logger.critical("the worker broke down, again in %.0f s", pause, exc_info=True)
-                await self._wait_for_stop(pause)
-                pause = min(2 * pause, LONGEST_RESTART_SECONDS)
-
-    async def _work_until_stopped(self) -> None:
-        processor = ImageProcessor(self._settings, self._database, self._store)
-        upkeep = asyncio.create_task(processor.work_beside())
-        engine = asyncio.create_task(self._run_engine(processor))
-        stop = asyncio.create_task(self._stop.wait())
-        try:
-            ended, _ = await asyncio.wait(
-                [stop, upkeep, engine], return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in ended:
-                task.result()  # raises what ended a task that should run for ever
-            await self._drain(processor, engine)
-        finally:
-            if self._worker:
-                self._worker.stop()
-            for task in (stop, upkeep, engine):
-                task.cancel()
-            await asyncio.wait([stop, upkeep, engine], timeout=LAST_SECONDS)
-            await processor.close()
-            await _end_other_tasks()
-
-    async def _drain(self, processor: ImageProcessor, engine: asyncio.Task[None]) -> None:
-        if self._worker:
-            self._worker.stop()  # no further turn; those under way end
-        else:
-            engine.cancel()
-        try:
-            seconds = self._settings.shutdown_seconds
-            async with asyncio.timeout(seconds - min(HAND_BACK_SECONDS, seconds / 4)):
-                await processor.drain()
-                await asyncio.wait([engine])
-        except TimeoutError:
-            logger.warning("some work took longer than SHUTDOWN_SECONDS")
-
-    async def _wait_for_stop(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
-
-    async def _run_engine(self, processor: ImageProcessor) -> None:
-        pause = RESTART_SECONDS
-        longest = min(LONGEST_RESTART_SECONDS, self._settings.lease_seconds / 2)
-        while not self._stop.is_set():
-            app = job_queue.build_app(self._database.conninfo, processor)
-            try:
-                await processor.sweep()  # first, as the engine is slower to find a database away
-                async with app.open_async():
-                    pause = RESTART_SECONDS
-                    await self._run_worker(app)
-                reason = "it lost its connection"
-            except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
-                reason = str(error).strip().partition("\n")[0]
-            if self._stop.is_set():
-                return
-            logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
-            await self._wait_for_stop(pause)
-            pause = min(2 * pause, longest)
-
-    async def _run_worker(self, app: procrastinate.App) -> None:
-        if self._stop.is_set():  # the cancellation was swallowed while the engine connected
-            return
-        # Half of the time: the other is for the engine to write that jobs ended.
-        self._worker = job_queue.make_worker(
-            app,
-            concurrency=TURNS,
-            grace_seconds=self._settings.shutdown_seconds / 2,
-            lease_seconds=self._settings.lease_seconds,
-        )
-        try:
-            await self._worker.run()
-        finally:
-            self._worker = None
-
-
-async def _end_other_tasks() -> None:
-    """Cancel what an engine without its database left behind; wait a moment for its end."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    if others:
-        await asyncio.wait(others, timeout=LAST_SECONDS)
+def background_worker(settings: Settings, database: Database, store: ImageStore) -> WorkerThread:
+    """Return the thread that works requests off; it starts on entering."""
+    return WorkerThread(lambda: ImageProcessor(settings, database, store), settings, database)
 
 
 def main() -> None:
@@ -461,8 +325,8 @@ def main() -> None:
         if settings.public_url:
             # The server is elsewhere, and what listens here on its port is somebody else's.
             settings = settings.with_port(0)
-        stack.enter_context(WorkerThread(settings, process.database, process.store))
-        print("Working until Ctrl-C", flush=True)  # noqa: T201  # a command speaks by printing
+        worker = stack.enter_context(background_worker(settings, process.database, process.store))
+        print(f"Working until Ctrl-C ({worker.describe()})", flush=True)  # noqa: T201  # a command speaks by printing
         process.wait_for_signal()
 
 

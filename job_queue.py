@@ -39,7 +39,10 @@ LONGEST_TURN_SECONDS: Final = 5.0  # or a lease, if that is longer
 LONGEST_STEP_SECONDS: Final = 3600.0
 
 IMAGES_PER_LANE: Final = 200
-MAX_LANES: Final = 16  # so many workers can share one request, and half a worker is left free
+TURNS: Final = 32  # jobs at a time in one worker
+MAX_LANES: Final = (
+    TURNS // 2
+)  # so many workers can share one request, and half a worker is left free
 
 # The first lane of any request goes before the further lanes of others, so that a small
 # request does not wait behind a large one. What is nearly done goes before what is not begun.
@@ -92,7 +95,7 @@ async def _commit_each_statement(connection: psycopg.AsyncConnection) -> None:
 
 
 def make_worker(
-    app: procrastinate.App, *, concurrency: int, grace_seconds: float, lease_seconds: float
+    app: procrastinate.App, *, grace_seconds: float, lease_seconds: float
 ) -> procrastinate.worker.Worker:
     """Return the engine's worker; after its `stop`, jobs get `grace_seconds` to end.
 
@@ -102,7 +105,7 @@ def make_worker(
     return procrastinate.worker.Worker(
         app,
         queues=[QUEUE],
-        concurrency=concurrency,
+        concurrency=TURNS,
         fetch_job_polling_interval=POLL_SECONDS,
         shutdown_graceful_timeout=grace_seconds,
         delete_jobs="always",

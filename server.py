@@ -32,7 +32,7 @@ from errors import HttpError, ImageError
 from file_response import file_response, is_unchanged
 from http_protocol import Response, json_response
 from http_server import HttpServer
-from image_processor import WorkerThread
+from image_processor import background_worker
 from image_queue import ImageState
 from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook
 from output_files import OutputFiles
@@ -404,12 +404,14 @@ def main() -> None:
         settings = process.settings.with_port(server.server_port)
         api = Api(settings, process.database, process.store)
         stack.callback(lambda: server.drain(settings.shutdown_seconds))
+        line = f"Listening on {settings.own_url}"
         if not arguments.no_worker:
             # Connections of its own: clients that keep all of ours busy don't stop the work.
             database = stack.enter_context(process.open_database())
-            stack.enter_context(WorkerThread(settings, database, process.store))
+            worker = stack.enter_context(background_worker(settings, database, process.store))
+            line += f" ({worker.describe()})"
         server.start(api.answer)
-        print(f"Listening on {settings.own_url}", flush=True)  # noqa: T201  # a command speaks
+        print(line, flush=True)  # noqa: T201  # a command speaks
         process.wait_for_signal()
         api.is_draining = True  # while the worker drains, status goes on and uploads don't
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from address_policy import redact
 from database_helper import Database, DatabaseUnavailableError
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
@@ -74,11 +75,10 @@ def service_process() -> Iterator[ServiceProcess]:
     stop = _stop_on_signal()
     with ExitStack() as stack:
         try:
-            process = _open(stack, stop)
+            yield _open(stack, stop)
         except SettingsError as error:
             sys.stderr.write(f"cannot start: {error.detail}\n")
             sys.exit(EXIT_CANNOT_START)
-        yield process
     sys.stdout.flush()
     os._exit(0)
 
@@ -117,5 +117,5 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         store = ImageStore(settings.storage_url)
         store.check()
     except (OSError, ValueError, ImageError) as error:
-        raise SettingsError(f"STORAGE_URL={settings.storage_url}: {error}") from error
+        raise SettingsError(f"STORAGE_URL={redact(settings.storage_url)}: {error}") from error
     return ServiceProcess(settings, database, store, postgres, stop)

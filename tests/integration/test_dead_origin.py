@@ -13,7 +13,7 @@ import pytest
 import image_pipeline
 import image_processor
 import job_queue
-from image_processor import WorkerThread
+from image_processor import background_worker
 from image_store import ImageStore
 from origin_queue import Terms
 from origin_state import FAILURES_TO_OPEN
@@ -67,7 +67,7 @@ def _work(queue: Queue, folder: Path, *sources: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(WorkerThread(settings, queue.database, store))
+            stack.enter_context(background_worker(settings, queue.database, store))
         while queue.request["succeeded"] + queue.request["failed"] < queue.request["images"]:
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.05)

@@ -25,7 +25,7 @@ from database_helper import Database, DatabaseUnavailableError, is_alive
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from http_server import HttpServer
-from image_processor import WorkerThread
+from image_processor import background_worker
 from image_store import ImageStore
 from server import Api
 from settings import Settings
@@ -280,7 +280,7 @@ def service(
     def call(method: str, path: str, **options: Any) -> requests.Response:
         return session.request(method, f"{settings.own_url}{path}", timeout=20, **options)
 
-    with WorkerThread(settings, database, store):
+    with background_worker(settings, database, store):
         http.start(Api(settings, database, store).answer)
         yield call
         http.drain(5)

@@ -7,11 +7,13 @@ every connection is recorded, and only loopback is ever reached.
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 import image_downloader
 import image_pipeline
@@ -20,13 +22,14 @@ import webhook_sender
 from address_policy import AddressPolicy
 from errors import ImageError
 from image_downloader import DownloadLimits, ImageDownloader
-from image_processor import WorkerThread
+from image_processor import background_worker
 from image_store import ImageStore
 from request_options import parse_options
 from settings import Settings
 from source_connection import Network
 from tests.address_forms import ADDRESSES, BLOCKED_HOSTS, BLOCKED_URLS
 from tests.images import photo, saved
+from tests.origin import Origin
 from tests.queued import Queue
 from webhook import ClaimedWebhook
 from webhook_sender import WebhookSender
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from database_helper import Database
-    from tests.origin import Origin
 
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
 COLUMNS = ["Serial Number", "Product Name", "Input Image Urls"]
@@ -208,6 +210,64 @@ def test_nothing_but_a_redirect_leads_elsewhere(
     assert set(net.connected) == {_at(origin)}
 
 
+ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture
+def _hostile_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Origin]:
+    """Set what libraries read of the environment; give the proxy that they would go to."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login me password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "")
+    with Origin() as proxy:
+        for name in ENVIRONMENT:
+            monkeypatch.setenv(name, proxy.url())
+        yield proxy
+        assert proxy.connections == 0
+
+
+@pytest.mark.usefixtures("_hostile_environment")
+def test_the_environment_changes_no_destination(net: Net, origin: Origin) -> None:
+    """Proxies would resolve names themselves; passwords are for whoever runs the service."""
+    origin.serve("/a", JPEG)
+    policy = AddressPolicy(allowed_sources=[origin.authority])
+    sender = WebhookSender(KEY, policy, network=net.network)
+    for scheme in ("http", "https"):
+        hook = ClaimedWebhook("msg_1", "a", 1, 0, f"{scheme}://shop.example/hook", "{}")
+        assert sender.send(hook).error == "shop.example refused the connection."
+    assert sender.send(ClaimedWebhook("msg_1", "a", 1, 0, origin.url("/a"), "{}")).status == 200
+    with _downloader(net, origin) as download:
+        assert download(origin.url("/a")) == origin.url("/a")
+        for scheme in ("http", "https"):
+            assert download(f"{scheme}://shop.example/") == "connect_error"
+    assert set(net.connected) == {_at(origin), (PUBLIC, 80), (PUBLIC, 443)}
+    assert not any("authorization" in request.headers for request in origin.requests)
+
+
+def test_the_environment_changes_no_trust(
+    net: Net, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No authority is added by it, and the keys of connections are written nowhere."""
+    authority, bundle = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(bundle))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Origin(tls=context) as origin, _downloader(net, origin) as download:
+        url = origin.serve("/a", JPEG)
+        assert download(url) == "tls_error"
+        trusting = Network(resolve=net.resolve, connect=net.connect, ca_bundle=str(bundle))
+        policy = AddressPolicy(allowed_sources=[origin.authority])
+        downloader = ImageDownloader(policy, LIMITS, connections=1, network=trusting)
+        assert downloader.download(url).data == JPEG
+        downloader.close()
+    assert not (tmp_path / "keys").exists()
+
+
 def test_credentials_in_a_redirect_are_sent_to_nobody(net: Net, origin: Origin) -> None:
     """Neither as a header nor in the URL that the image was found at."""
     origin.serve("/b", JPEG)
@@ -240,7 +300,7 @@ def test_a_worker_connects_to_nothing_that_was_not_approved(
             "webhook_secret": "whsec_" + "QUJD" * 8,
         }
     )
-    with WorkerThread(settings, database, ImageStore(f"file:{tmp_path}")):
+    with background_worker(settings, database, ImageStore(f"file:{tmp_path}")):
         wait_until(lambda: (queue.request["webhook"] or {}).get("last_error"))
     codes = [image["error_code"] for image in queue.images]
     assert codes[0] is None

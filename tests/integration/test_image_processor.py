@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,15 +23,19 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
+import decoder_handle
 import image_pipeline
 import image_processor
 import image_queue
 import in_flight
 import job_queue
 import worker_steps
+import worker_thread
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
-from image_processor import ImageProcessor, WorkerThread
+from decoder_cage import Bar
+from errors import SettingsError
+from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images
 from image_store import ImageStore
 from output_files import OutputFiles
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from database_helper import Database
     from storage_keys import StagedImage
     from tests.origin import Origin
+    from worker_thread import WorkerThread
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
@@ -86,7 +92,7 @@ class Shop:
             "shutdown_seconds": 10,
             "allowed_sources": self.origin.authority,
         }
-        return WorkerThread(Settings(**values | settings), self.database, self.store)
+        return background_worker(Settings(**values | settings), self.database, self.store)
 
     def upload(self, *cells: list[str], **options: str) -> str:
         """Take in a request with a product for each list of URLs; return its id."""
@@ -402,13 +408,16 @@ def test_two_workers_share_a_request(shop: Shop) -> None:
 
 def test_a_worker_that_slept_past_its_leases_counts_nothing_twice(shop: Shop) -> None:
     """It may even claim its own images again while the old attempts are still under way."""
-    urls = shop.serve(6, delay=1)
+    may_end = threading.Event()
+    urls = shop.serve(6, until=may_end)
     with shop.worker(host_concurrency=32):
         request_id = shop.upload(urls)
         wait_until(lambda: sum(shop.origin.counts.values()) == 6)
         with shop.database.transaction() as cursor:
             cursor.execute("update images set lease_until = now() - interval '1 second'")
             worker_steps.sweep(cursor, 30)
+        wait_until(lambda: sum(shop.origin.counts.values()) == 12)
+        may_end.set()
         row = shop.finish(request_id)
         again = shop.upload(shop.serve(70))
         assert shop.finish(again)["succeeded"] == 70
@@ -424,7 +433,15 @@ def test_stopping_ends_what_is_under_way_and_begins_nothing(
 ) -> None:
     """After a stop nothing is running; another worker does the rest, and no image twice."""
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
-    request_id = shop.upload(shop.serve(12, delay=0.5))
+    may_end = threading.Event()
+    drain = ImageProcessor.drain
+
+    async def let_end(processor: ImageProcessor) -> None:
+        asyncio.get_running_loop().call_soon(may_end.set)  # once it drains
+        await drain(processor)
+
+    monkeypatch.setattr(ImageProcessor, "drain", let_end)
+    request_id = shop.upload(shop.serve(12, until=may_end))
     with shop.worker(download_concurrency=4):
         wait_until(lambda: sum(shop.origin.counts.values()) == 4)
     assert sorted(shop.states(request_id)) == [*["pending"] * 8, *["succeeded"] * 4]
@@ -520,10 +537,10 @@ def test_a_worker_alone_stops_in_time_although_a_download_hangs(shop: Shop) -> N
         try:
             wait_until(lambda: shop.origin.count("/slow.jpg"))
             process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=10)
+            said, _ = process.communicate(timeout=PATIENCE_SECONDS)
         finally:
             process.kill()
-    assert (said, process.returncode) == (b"Working until Ctrl-C\n", 0)
+    assert (said.partition(b" (")[0], process.returncode) == (b"Working until Ctrl-C", 0)
     assert shop.states(request_id) == ["pending"]
 
 
@@ -602,14 +619,16 @@ def test_the_file_of_an_outcome_that_came_too_late_is_deleted(
         staged.append(shop.staged())
 
     monkeypatch.setattr(OutputFiles, "settle_one", watched)
+    may_end = threading.Event()
     with shop.worker():
-        request_id = shop.upload(shop.serve(1, delay=0.3))
+        request_id = shop.upload(shop.serve(1, until=may_end))
         wait_until(lambda: shop.states(request_id) == ["running"])
         with shop.database.transaction() as cursor:
             cursor.execute(
                 "update images set fence = fence + 1, lease_until = now() + interval '1 hour'"
             )
         before = shop.images(request_id)
+        may_end.set()
         wait_until(lambda: len(staged) == 2)
     assert staged == [[f"{request_id}-1.1.jpg"], []]
     assert shop.images(request_id) == before
@@ -620,7 +639,7 @@ def test_the_worker_outlives_a_breakdown(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is told, what was under way is handed back at once, and the work goes on by itself."""
-    monkeypatch.setattr(image_processor, "RESTART_SECONDS", 0.05)
+    monkeypatch.setattr(worker_thread, "RESTART_SECONDS", 0.05)
     slow = shop.origin.serve("/slow.jpg", silent=True)
     request_id = shop.upload([slow, *shop.serve(2)])
     work_beside = ImageProcessor.work_beside
@@ -657,17 +676,20 @@ def test_a_cancelled_request_ends_without_further_downloads(
     _never_sweep(monkeypatch)
     monkeypatch.setattr(in_flight, "REQUEST_WINDOW", 4)
     monkeypatch.setattr(image_queue, "CANCELLED_AT_A_TIME", 7)
-    urls = shop.serve(40, delay=0.3)
+    may_end = threading.Event()
+    urls = [*shop.serve(4), *shop.serve(36, until=may_end)]
     with shop.worker(download_concurrency=4):
         request_id = shop.upload(urls, urls[:3])
         shop.wait_for_successes(request_id, 1)
         with shop.database.transaction() as cursor:
             assert cancel_request(cursor, request_id)
             job_queue.defer_turn(cursor, request_id, 0)
+        wait_until(lambda: "pending" not in shop.states(request_id))
+        may_end.set()
         row = shop.finish(request_id)
     assert (row["status"], row["failed"]) == ("cancelled", 0)
     assert row["succeeded"] + row["cancelled"] == 43
-    assert 1 <= row["succeeded"] <= 12
+    assert 1 <= row["succeeded"] <= 3 + 4 + 4  # repetitions, those before, those under way
     assert row["errors_by_code"] == {"cancelled": row["cancelled"]}
     assert sum(shop.origin.counts.values()) <= row["succeeded"]
     slots = [slot for cell in shop.output(request_id) for slot in cell]
@@ -746,3 +768,22 @@ def test_finishes_that_hang_keep_no_image_waiting(
             shop.wait_for_successes(last, 1)
         finally:
             may_end.set()
+
+
+def test_a_worker_tells_how_its_decoders_are_caged(shop: Shop) -> None:
+    """The line at the start names every bar, as up or as missing."""
+    with shop.worker() as worker:
+        said = worker.describe()
+    assert said.startswith("decoders caged by ")
+    assert set(re.findall(r"\w+", said)) >= set(Bar)
+
+
+def test_nothing_starts_when_no_decoder_does(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever starts the worker hears so, instead of images that wait for ever."""
+    program = tmp_path / "broken.py"
+    program.write_text("raise SystemExit(1)")
+    monkeypatch.setattr(decoder_handle, "_PROGRAM", program)
+    with shop.worker() as worker, pytest.raises(SettingsError, match="No image decoder"):
+        worker.describe()

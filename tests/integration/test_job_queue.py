@@ -518,9 +518,7 @@ def _with_engine(
         recorder = Recorder(database, *troubles)
         app = build_app(database.conninfo, recorder)
         async with asyncio.timeout(PATIENCE_SECONDS), app.open_async():
-            worker = make_worker(
-                app, concurrency=2, grace_seconds=grace_seconds, lease_seconds=LEASE_SECONDS
-            )
+            worker = make_worker(app, grace_seconds=grace_seconds, lease_seconds=LEASE_SECONDS)
             engine = asyncio.create_task(worker.run())
             await test(recorder)
             worker.stop()

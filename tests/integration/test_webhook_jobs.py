@@ -167,7 +167,7 @@ def test_no_event_is_claimed_without_a_free_sender(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Receivers that hang take up some of a worker's places, never all; the sweep comes back."""
-    assert image_processor.SENDERS < image_processor.TURNS
+    assert image_processor.SENDERS < job_queue.TURNS
     monkeypatch.setattr(image_processor, "SENDERS", 1)
     finish(origin.serve("/hook"))
     with database.transaction() as cursor:
