@@ -39,6 +39,7 @@ class HttpServer(TCPServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.is_draining = False
+        self._is_started = False
         self._places = ConnectionPlaces()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         _allow_files()
@@ -53,12 +54,14 @@ class HttpServer(TCPServer):
     def start(self, answer: Callable[[Request], Response]) -> None:
         """Answer requests by this function, in threads of our own, until `shutdown`."""
         self.answer = answer
+        self._is_started = True
         threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
 
     def drain(self, seconds: float) -> None:
         """Take no connection more, and wait so long for the answers under way."""
         self.is_draining = True
-        self.shutdown()
+        if self._is_started:  # else there is nobody who could stop
+            self.shutdown()
         self._places.wait_until_quiet(seconds)
 
     def process_request(self, request: Any, client_address: Any) -> None:
