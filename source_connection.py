@@ -65,6 +65,7 @@ class Network:
         """Make a context that demands a certificate of the host, and whose sockets keep time."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cafile=self.ca_bundle)
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.sslsocket_class = _TlsSocket
         return context
 

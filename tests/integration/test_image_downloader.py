@@ -9,9 +9,11 @@ from __future__ import annotations
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore, Event
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore, Event, Thread
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -771,19 +773,6 @@ def test_waiting_for_the_budget_is_not_the_origins_fault(origin: Origin, make: M
         assert future.result(PATIENCE_SECONDS).data == IMAGE
 
 
-def test_the_environment_is_not_trusted(
-    origin: Origin, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """No proxy and no netrc of whoever runs the service gets between."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert make(origin).download(origin.serve("/a", IMAGE)).data == IMAGE
-    assert "authorization" not in origin.requests[0].headers
-
-
 def test_ipv6_is_spoken(make: Make) -> None:
     """An address in brackets is connected to and named in Host as it stands."""
     try:
@@ -803,10 +792,10 @@ class Authority:
         self.bundle = str(folder / "ca.pem")
         self.authority.cert_pem.write_to_path(self.bundle)
 
-    def origin(self, *names: str) -> Origin:
-        """Start an origin with a certificate of these names."""
+    def origin(self, *names: str, **options: Any) -> Origin:
+        """Start an origin with a certificate of these names; options are trustme's."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.authority.issue_cert(*names).configure_cert(context)
+        self.authority.issue_cert(*names, **options).configure_cert(context)
         return Origin(tls=context)
 
     def network(self) -> Network:
@@ -843,6 +832,29 @@ def test_a_certificate_of_another_host_is_refused(authority: Authority, make: Ma
         assert origin.requests == []
 
 
+def test_a_certificate_that_ran_out_is_refused(authority: Authority, make: Make) -> None:
+    """Yesterday's is as bad as none."""
+    ended = datetime.now(UTC) - timedelta(days=1)
+    with authority.origin("localhost", not_after=ended) as origin:
+        error = failure(make(origin, network=authority.network()), origin.serve("/a", IMAGE))
+        assert error.code == "tls_error"
+        assert "expired" in error.detail
+        assert origin.requests == []
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_an_old_protocol_is_refused(authority: Authority, make: Make) -> None:
+    """TLS 1.2 is the least, and a connection's keys are negotiated once."""
+    with authority.origin("localhost") as origin:
+        assert origin.tls
+        origin.tls.set_ciphers("ALL:@SECLEVEL=0")
+        origin.tls.minimum_version = ssl.TLSVersion.TLSv1
+        origin.tls.maximum_version = ssl.TLSVersion.TLSv1_1
+        error = failure(make(origin, network=authority.network()), origin.serve("/a", IMAGE))
+        assert (error.code, origin.requests) == ("tls_error", [])
+    assert Network().tls_context().options & ssl.OP_NO_RENEGOTIATION
+
+
 def test_an_unknown_authority_is_refused(authority: Authority, make: Make) -> None:
     """Without hooks the public authorities are the ones that count."""
     network = Network(resolve=lambda *_: ["127.0.0.1"])
@@ -860,14 +872,27 @@ def test_https_to_a_plain_origin_is_a_tls_error(
     assert hello.code in {"tls_error", "timeout"}  # it may wait for the end of the line
 
 
-def test_a_mute_handshake_ends_with_the_time_for_connecting(make: Make) -> None:
-    """TLS counts as connecting."""
+@pytest.mark.parametrize("record", [b"", b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\xfc" * 999])
+def test_a_slow_handshake_ends_with_the_time_for_connecting(make: Make, record: bytes) -> None:
+    """TLS counts as connecting, be the other end mute or trickling."""
+    is_over = Event()
+
+    def trickle() -> None:
+        with suppress(OSError), server.accept()[0] as peer:
+            for octet in record:
+                peer.sendall(bytes([octet]))
+                if is_over.wait(0.01):
+                    break
+            is_over.wait()
+
     with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=trickle, daemon=True).start()
         authority = f"127.0.0.1:{server.getsockname()[1]}"
         limits = DownloadLimits(max_bytes=1, connect_seconds=0.2, total_seconds=60)
         began_at = monotonic()
         assert failure(make(authority, limits=limits), f"https://{authority}/").code == "timeout"
         assert monotonic() - began_at < PATIENCE_SECONDS
+        is_over.set()
 
 
 @pytest.mark.parametrize("reply", [Reply(silent=True), Reply(IMAGE, piece=1, pause=0.02)])

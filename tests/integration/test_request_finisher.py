@@ -160,24 +160,24 @@ def _product(number: int, *urls: str, **fields: Any) -> ProductRow:
 def test_both_files_are_written_and_the_request_is_finished(
     database: Database, tmp_path: Path
 ) -> None:
-    """Every byte of a small request's output and report; slots stay in place where images failed."""
+    """Every byte of both; slots stay where images failed, credentials where the user put them."""
     request = Finished(
         database,
         tmp_path,
-        [_product(1, "http://a/1", "http://a/2"), _product(2, "http://a/3")],
+        [_product(1, "http://a/1", "http://me:pass@a/2"), _product(2, "http://a/3")],
         "fss",
     )
     request.write()
     assert request.output.decode() == (
         "Serial Number,Product Name,Input Image Urls,Output Image Urls\r\n"
-        f'1,Lamp 1,"http://a/1,http://a/2",",{request.url(2)}"\r\n'
+        f'1,Lamp 1,"http://a/1,http://me:pass@a/2",",{request.url(2)}"\r\n'
         f"2,Lamp 2,http://a/3,{request.url(3)}\r\n"
     )
     assert request.report.decode() == (
         f"{REPORT_COLUMNS}\r\n"
         "1,1,Lamp 1,1,http://a/1,,failed,http_404,The origin answered with HTTP status 404.,404,"
         "1,,,,,,\r\n"
-        f"1,1,Lamp 1,2,http://a/2,{request.url(2)},succeeded,,,,1,1000,400,30,20,jpeg,82\r\n"
+        f"1,1,Lamp 1,2,http://***@a/2,{request.url(2)},succeeded,,,,1,1000,400,30,20,jpeg,82\r\n"
         f"2,2,Lamp 2,1,http://a/3,{request.url(3)},succeeded,,,,1,1000,400,30,20,jpeg,82\r\n"
     )
     assert request.cells == [f",{request.url(2)}", request.url(3)]
