@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,7 +186,8 @@ def test_everything_by_default(tmp_path: Path) -> None:
 
 def test_images_under_way_finish(tmp_path: Path, database: Database, origin: Origin) -> None:
     """SIGTERM lets what is under way end and takes no new upload; nothing is fetched twice."""
-    url = origin.serve("/slow.jpg", JPEG, delay=2.0)
+    may_end = Event()
+    url = origin.serve("/slow.jpg", JPEG, until=may_end)
     with Service(tmp_path, database, ALLOWED_SOURCES=origin.authority) as service:
         request_id = service.upload(csv_of(url)).json()["request_id"]
         service.wait_until(lambda: origin.count("/slow.jpg") == 1)
@@ -195,6 +197,7 @@ def test_images_under_way_finish(tmp_path: Path, database: Database, origin: Ori
         assert_problem(refused, 503)
         assert int(refused.headers["Retry-After"]) > 0
         assert service.get(f"/status/{request_id}").json()["status"] == "processing"
+        may_end.set()
         assert service.process.wait(SOON_SECONDS) == 0
         (image,) = service.query("select state, attempts from images")
         assert image == {"state": "succeeded", "attempts": 1}

@@ -293,13 +293,13 @@ def test_cancel(
 
 def test_cancel_with_a_slow_origin(service: Service, module_origin: Origin) -> None:
     """Images that a worker has taken, but not begun to download, begin only after a retry."""
-    urls = [module_origin.serve(f"/slow{n}.jpg", JPEG, delay=0.5) for n in range(MANY)]
+    urls = [module_origin.serve(f"/slow{n}.jpg", JPEG, delay=2.0) for n in range(MANY)]
     request_id = upload(service, ",".join(urls))
     service.wait_until(lambda: module_origin.count("/slow0.jpg"))
     delete(service, request_id)
     status = service.finish(request_id)
     fetched = sum(module_origin.count(f"/slow{n}.jpg") for n in range(MANY))
-    assert fetched < MANY // 2
+    assert fetched < MANY // 2  # time enough on a busy machine
     assert status["progress"]["succeeded"] == fetched
     assert status["errors_by_code"] == {"cancelled": MANY - fetched}
     before = files(service, request_id)
