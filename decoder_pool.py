@@ -2,7 +2,8 @@
 
 Owns the life of the processes: started when first needed, killed when they take too long,
 replaced when they die, and renewed after a while. What a decoder sends is data that a hostile
-image may have forged: it is checked, never trusted.
+image may have forged: it is checked, never trusted. What no check can tell: an image that has taken
+a decoder over can forge sound answers to the later images of the same process, until it is renewed.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class DecoderPool:
         try:
             message, body = decoder.ask(request, data, self._seconds, max_reply_bytes)
             outcome = _read_reply(message, body, self._limits)
-            is_sound = decoder.images < _RENEWED_AFTER_IMAGES
+            is_sound = decoder.images < _RENEWED_AFTER_IMAGES and not _is_bug(outcome)
         except ProtocolError as error:
             raise crash("answered nonsense") from error
         except DecoderLostError:
@@ -209,6 +210,10 @@ def _read_reply(
             if body and is_taken and name in set(TargetFormat) and _is_quality(quality):
                 return CompressedImage(body, name, width, height, quality)
     raise ProtocolError("bad answer")
+
+
+def _is_bug(outcome: CompressedImage | ImageError) -> bool:
+    return isinstance(outcome, ImageError) and outcome.code == ErrorCode.INTERNAL_ERROR
 
 
 def _is_side(pixels: int) -> bool:

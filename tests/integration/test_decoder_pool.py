@@ -283,6 +283,8 @@ GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
         f'answer({{{GOOD}, "height": True}}, b"x")',
         f'answer({{{GOOD}, "quality": "101"}}, b"x")',
         f'answer({{{GOOD}, "quality": "best"}}, b"x")',
+        f'answer({{{GOOD}}}, b"x"); os.write(1, b"i")',
+        f'answer({{{GOOD}}}, b"x"); answer({{{GOOD}}}, b"for the next image")',
     ],
 )
 def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> None:
@@ -292,6 +294,88 @@ def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> No
         with pytest.raises(ImageError) as caught:
             decoders.compress(JPEG, ImageOptions())
         assert caught.value.code == "compress_crash"
+        assert not children()
+
+
+def test_what_is_said_between_two_images_answers_neither(
+    program: Callable[[str], None], tmp_path: Path
+) -> None:
+    """A forged answer that waits in the pipe would be the next image's: the decoder is ended."""
+    (tmp_path / "go").touch()
+    forged = f"""
+ready(); read(); answer({{{GOOD}}}, b"first")
+while os.path.exists({str(tmp_path / "go")!r}):
+    time.sleep(0.005)
+answer({{{GOOD}}}, b"forged"); read(); time.sleep(60)"""
+    program(forged)
+    with pool() as decoders:
+        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        (victim,) = children()
+        (tmp_path / "go").unlink()
+        (decoder,) = decoders._idle
+        wait_for(lambda: not decoder.is_usable)
+        (tmp_path / "go").touch()  # the next decoder is a sound one
+        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        assert victim.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("os.close(1); time.sleep(60)", "compress_crash"),
+        ("os.close(0); time.sleep(60)", "compress_crash"),
+        ("while True: pass", "compress_timeout"),
+        (
+            'os.write(1, struct.pack(">4sIQ", b"img1", 2, 1 << 24) + b"{}")\n'  # noqa: ISC004  one
+            'while True: os.write(1, b"x")',
+            "compress_timeout",
+        ),
+    ],
+    ids=["output closed", "input closed", "never read", "trickled"],
+)
+def test_a_decoder_that_neither_answers_nor_dies_costs_its_time_alone(
+    program: Callable[[str], None], body: str, code: str
+) -> None:
+    """There is one time for all that a decoder does, however much it is doing."""
+    program(f"ready()\n{body}")
+    large = saved(photo(1400, 1400), "BMP")  # more than a pipe takes
+    with pool(seconds=0.5) as decoders:
+        with pytest.raises(ImageError) as caught:
+            decoders.compress(large, ImageOptions())
+        assert caught.value.code == code
+        assert not children()
+
+
+def test_a_decoder_can_be_started_ahead(program: Callable[[str], None]) -> None:
+    """It waits for the first image, and the bars of its cage are known."""
+    program(f'ready(); read(); answer({{{GOOD}}}, b"first")')
+    with pool() as decoders:
+        assert decoders.bars == frozenset()
+        decoders.start()
+        assert decoders.bars == {"limits"}
+        (process,) = children()
+        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        assert Recorded.all == [process]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "{}",
+        '{"ready": 1, "bars": []}',
+        '{"ready": True}',
+        '{"ready": True, "bars": ["gold"]}',
+        '{"ready": True, "bars": [[]]}',
+        '{"ready": True, "bars": "limits"}',
+    ],
+)
+def test_bars_are_data(program: Callable[[str], None], message: str) -> None:
+    """Names that are none of ours go into no log and no metric."""
+    program(f"answer({message}); time.sleep(60)")
+    with pool() as decoders:
+        with pytest.raises(DecoderUnavailableError):
+            decoders.start()
+        assert decoders.bars == frozenset()
         assert not children()
 
 
@@ -326,6 +410,7 @@ def test_a_bug_is_logged_and_costs_one_image(
     assert caught.value.code == "internal_error"
     assert "Traceback" not in caught.value.detail
     assert "Traceback of a test" in caplog.text
+    assert not children()  # nobody knows what state it is in
 
 
 def test_decoders_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,296 @@
+"""What gets into a decoder does not get out: each bar by itself, and all of them together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import landlockpy
+import pytest
+
+import decoder_handle
+import decoder_syscalls
+from codec.image_compressor import compress
+from decoder_cage import Bar
+from decoder_pool import DecoderPool, DecoderUnavailableError
+from request_options import ImageOptions, OutputFormat
+from tests.images import LIMITS, photo, saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="most bars are Linux's")
+is_root = os.geteuid() == 0
+as_root = pytest.mark.skipif(not is_root, reason="only root changes to another user")
+with_landlock = pytest.mark.skipif(landlockpy.abi_version() < 6, reason="an older kernel")
+with_seccomp = pytest.mark.skipif(
+    os.uname().machine not in decoder_syscalls.ARCHITECTURES, reason="another architecture"
+)
+
+ROOT = Path(__file__).parents[2]
+ESCAPES = Path(__file__).with_name("escapes.py")
+AS_IT_IS = 0
+ORDINARY = 65_532 if is_root else AS_IT_IS
+JPEG = saved(photo(), "JPEG", quality=97)
+FILES = ("read_file", "write_file", "list_folder", "read_environment")
+TCP = ("connect_tcp", "listen_tcp")
+SOCKETS = (*TCP, "send_udp", "connect_unix", "connect_abstract")
+OTHERS = ("signal", "trace", "read_memory")
+
+
+def escapes(user: int, steps: list[str], *attempts: str) -> dict[str, str]:
+    """Raise bars in a process of its own; return how each attempt (by default all) ended."""
+    done = subprocess.run(
+        [sys.executable, str(ESCAPES), str(user), *steps, "--", *attempts],
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    ended: dict[str, str] = dict(json.loads(line) for line in done.stdout.splitlines())
+    shutil.rmtree(ended.pop("folder"))
+    return ended
+
+
+@as_root
+@pytest.mark.parametrize("user", [AS_IT_IS, ORDINARY])
+def test_without_bars_every_attempt_succeeds(user: int) -> None:
+    """So a failure of one is a bar's doing; an ordinary user only can't become root."""
+    ended = escapes(user, [])
+    assert ended.pop("become_root") == ("EPERM" if user else "done")
+    assert set(ended.values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("user", "steps", "expected"),
+    [
+        pytest.param(
+            AS_IT_IS,
+            ["drop_user"],
+            dict.fromkeys(("write_file", "read_environment", "connect_unix"), "EACCES")
+            | dict.fromkeys((*OTHERS, "limit_other", "become_root"), "EPERM"),
+            marks=as_root,
+            id="user",
+        ),
+        pytest.param(
+            ORDINARY,
+            ["forbid_privileges_and_tracing"],
+            {"run_as_owner": "EPERM", "be_looked_into": "EPERM"},
+            marks=as_root,  # it takes root to make a program of root's
+            id="privileges and tracing",
+        ),
+        pytest.param(
+            ORDINARY,
+            ["limit_resources"],
+            dict.fromkeys((*FILES, *SOCKETS), "EMFILE")
+            | {"duplicate_descriptor": "EINVAL", "fork": "EAGAIN", "start_thread": "RuntimeError"}
+            | {"take_memory": "ENOMEM", "raise_limits": "ValueError"},
+            id="limits",
+        ),
+        *(
+            pytest.param(
+                user,
+                ["restrict_by_landlock"],
+                dict.fromkeys((*FILES, *TCP, "connect_inherited", "execute"), "EACCES")
+                | dict.fromkeys((*OTHERS, "connect_abstract"), "EPERM"),
+                marks=with_landlock,
+                id=f"landlock {user}",
+            )
+            for user in {AS_IT_IS, ORDINARY}
+        ),
+        *(
+            pytest.param(
+                user,
+                # An ordinary user may only have a filter when there are no privileges to gain.
+                ["forbid_privileges_and_tracing"] * bool(user or not is_root)
+                + ["filter_system_calls"],
+                dict.fromkeys((*FILES, *SOCKETS, *OTHERS), "ENOSYS")
+                | dict.fromkeys(("connect_inherited", "duplicate_descriptor", "fork"), "ENOSYS")
+                | dict.fromkeys(("limit_other", "raise_limits", "become_root"), "ENOSYS")
+                | {"make_code": "ENOSYS", "execute": "ENOSYS", "start_thread": "RuntimeError"},
+                marks=with_seccomp,
+                id=f"seccomp {user}",
+            )
+            for user in {AS_IT_IS, ORDINARY}
+        ),
+    ],
+)
+def test_each_bar_bars_alone(user: int, steps: list[str], expected: dict[str, str]) -> None:
+    """No bar hides that another one isn't there."""
+    assert escapes(user, steps, *expected) == expected
+
+
+@with_landlock
+@with_seccomp
+@pytest.mark.parametrize("user", [AS_IT_IS, ORDINARY])
+def test_nothing_gets_out_of_the_whole_cage(user: int) -> None:
+    """Around a decoder as it is, started by root or not, every attempt fails."""
+    ended = escapes(user, ["everything"])
+    if is_root and not user:
+        assert ended.pop("be_looked_into") == "done"  # the other process is still root's
+    assert len(ended) > 20
+    assert "done" not in ended.values()
+
+
+@with_landlock
+@with_seccomp
+def test_the_bars_are_told_and_bind_every_thread() -> None:
+    """A decoder's codecs have threads of their own; none of them stays outside."""
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders:
+        assert decoders.bars == set()
+        decoders.start()
+        assert decoders.bars == set(Bar)
+        (decoder,) = decoders._idle
+        tasks = list(Path(f"/proc/{decoder._process.pid}/task").iterdir())
+        assert len(tasks) > 1
+        for task in tasks:
+            status = (task / "status").read_text()
+            assert "NoNewPrivs:\t1" in status
+            assert "Seccomp:\t2" in status
+            assert "CapEff:\t0000000000000000" in status
+            assert not is_root or "Uid:\t65533\t65533\t65533\t65533\n" in status
+            assert not is_root or "Groups:\t \n" in status
+
+
+@pytest.mark.parametrize("target", OutputFormat)
+def test_every_format_is_decoded_and_encoded_in_the_cage(target: OutputFormat) -> None:
+    """An image that passes through the cage is the one that the compressor makes."""
+    inputs = [saved(photo(), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")]
+    inputs += [saved(photo(), "TIFF", compression=kind) for kind in ("tiff_lzw", "jpeg", "zstd")]
+    with closing(DecoderPool(1, LIMITS, 60)) as decoders:
+        for data in inputs:
+            options = ImageOptions(format=target)
+            assert decoders.compress(data, options) == compress(data, options, LIMITS)
+
+
+@pytest.fixture
+def cage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let pools start decoders with something in their cage replaced, by a line of Python."""
+
+    def replace(line: str) -> None:
+        path = tmp_path / "decoder_of_a_test.py"
+        path.write_text(
+            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+            "import ctypes, errno, os, resource, decoder_cage, decoder_process, decoder_syscalls\n"
+            "def fail(*_): raise OSError(errno.EIO, 'it broke')\n"
+            "def refuse(*_): raise PermissionError(errno.EPERM, 'not here')\n"
+            f"{line}\ndecoder_process.main(sys.argv[1:])\n"
+        )
+        monkeypatch.setattr(decoder_handle, "_PROGRAM", path)
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("os.setuid = fail", marks=as_root),
+        "decoder_cage._set_flag = fail",
+        "resource.setrlimit = fail",
+        pytest.param("decoder_cage.landlockpy.Ruleset.restrict = fail", marks=with_landlock),
+        pytest.param(
+            "decoder_syscalls.assemble = lambda _: bytes(8)",
+            marks=with_seccomp,
+            id="a program that the kernel refuses",
+        ),
+        pytest.param(
+            "decoder_syscalls.ALLOWED = tuple(\n"
+            " call for call in decoder_syscalls.ALLOWED if call.name not in {'mmap', 'brk'})",
+            marks=with_seccomp,
+            id="a filter under which codecs don't work",
+        ),
+        pytest.param(
+            "import threading; threading.Thread(target=sys.stdin.read, daemon=True).start()",
+            id="a thread that started too early",
+        ),
+    ],
+)
+def test_a_bar_that_fails_keeps_the_decoder_from_starting(
+    cage: Callable[[str], None], line: str
+) -> None:
+    """Nothing is decoded in half a cage, and the service is told at its start."""
+    cage(line)
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders:
+        for use in (decoders.start, lambda: decoders.compress(JPEG, ImageOptions())):
+            with pytest.raises(DecoderUnavailableError):
+                use()
+        assert decoders.bars == set()
+
+
+def test_what_failed_is_logged(
+    cage: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator sees what the kernel said."""
+    cage("decoder_cage._set_flag = fail")
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders, pytest.raises(DecoderUnavailableError):
+        decoders.start()
+    assert "it broke" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        pytest.param("os.setuid = refuse", {Bar.USER}, marks=as_root),
+        pytest.param("os.setgroups = refuse", {Bar.USER}, marks=as_root),
+        (
+            "decoder_cage.landlockpy.abi_version = lambda: 0",
+            {Bar.LANDLOCK_FILES, Bar.LANDLOCK_NETWORK, Bar.LANDLOCK_SCOPES},
+        ),
+        (
+            "decoder_cage.landlockpy.abi_version = refuse",
+            {Bar.LANDLOCK_FILES, Bar.LANDLOCK_NETWORK, Bar.LANDLOCK_SCOPES},
+        ),
+        pytest.param(
+            "decoder_cage.landlockpy._syscall.abi_version = lambda: 3\n"
+            "decoder_cage.landlockpy.abi_version = lambda: 3",
+            {Bar.LANDLOCK_NETWORK, Bar.LANDLOCK_SCOPES},
+            marks=with_landlock,
+        ),
+        ("decoder_syscalls._seccomp = lambda *_: -errno.ENOSYS", {Bar.SECCOMP}),
+        ("decoder_syscalls.ARCHITECTURES = {}", {Bar.SECCOMP}),
+    ],
+)
+@with_landlock
+@with_seccomp
+def test_a_bar_that_the_system_lacks_is_missing(
+    cage: Callable[[str], None], line: str, missing: set[Bar]
+) -> None:
+    """An older kernel or a strict container still decodes, and says what is missing."""
+    cage(line)
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders:
+        decoders.start()
+        assert set(Bar) - decoders.bars == missing
+        assert decoders.compress(JPEG, ImageOptions()).width == 160
+
+
+@with_seccomp
+def test_the_filter_binds_threads_that_are_there() -> None:
+    """The codecs' threads are older than the filter."""
+    program = """
+import sys, threading
+import decoder_cage
+decoder_cage.forbid_privileges_and_tracing()
+lock, said = threading.Lock(), []
+lock.acquire()
+def attempt():
+    lock.acquire()
+    try:
+        open("/")
+    except OSError as error:
+        said.append(error.errno)
+thread = threading.Thread(target=attempt)
+thread.start()
+decoder_cage.filter_system_calls()
+lock.release()
+thread.join()
+print(said)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True
+    )
+    assert done.stdout == b"[38]\n"
