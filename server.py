@@ -84,6 +84,7 @@ _CONTENT_TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
 }
 _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+_FOR_EVERY_SITE: Final = {"Cross-Origin-Resource-Policy": "cross-origin"}
 _REVALIDATED: Final = {"Cache-Control": "no-cache"}
 
 logger = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ class Api:
     def _image(self, call: Call) -> Response:
         request_id, n, extension = call.groups
         file = self._files.find(request_id, int(n), extension)
-        return self._file(call.request, file, _FOREVER)
+        return self._file(call.request, file, _FOREVER | _FOR_EVERY_SITE)
 
     def _file(
         self, request: Request, file: StoredObject | None, headers: dict[str, str]

@@ -747,6 +747,7 @@ def test_csv_is_a_download(service: Service, finished: dict[str, Any], end: str)
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert answer.content == (service.folder / "static" / name).read_bytes()
     known = {"If-None-Match": answer.headers["ETag"]}
     assert service.get(f"/static/{name}", headers=known).status_code == 304
@@ -764,6 +765,7 @@ def test_image_is_served(service: Service, finished: dict[str, Any]) -> None:
         assert answer.headers["Cache-Control"] == IMMUTABLE
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"  # shops embed it
         assert answer.headers["Accept-Ranges"] == "bytes"
         assert len(answer.content) == image["bytes_out"]
         assert hashlib.sha256(answer.content).hexdigest() == image["sha256"]
@@ -784,6 +786,37 @@ def test_image_that_failed_is_not_served(service: Service, finished: dict[str, A
     assert_problem(service.get(f"/uploads/{UNKNOWN_ID}/{request_id}-1.jpg"), 404)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/uploads/{id}/{id}-1.jpg%00",
+        "/uploads/{id}/{id}-1.jpg/",
+        "/uploads/{id}/{id}-1.JPG",
+        "/uploads/{id}/{id}-1%2ejpg",
+        "/uploads/{id}/{id}-%31.jpg",
+        "/uploads/{id}%2f{id}-1.jpg",
+        "/uploads/{id}//{id}-1.jpg",
+        "/uploads/{id}/./{id}-1.jpg",
+        "/uploads/../uploads/{id}/{id}-1.jpg",
+        "//uploads/{id}/{id}-1.jpg",
+        "/uploads\\{id}\\{id}-1.jpg",
+        "/uploads/{id}/",
+        "/uploads/.staged/",
+        "/uploads/",
+        "/static/",
+        "/static/{id}.csv%0a",
+        "/static/./{id}.csv",
+        "/static/{id}-report-report.csv",
+    ],
+)
+def test_file_has_one_name(service: Service, finished: dict[str, Any], path: str) -> None:
+    """A file that is there is served under its very name; folders aren't listed."""
+    named = path.format(id=finished["request_id"])
+    for method in ("GET", "HEAD"):
+        answer = send(service, f"{method} {named} HTTP/1.1\nHost: a")
+        assert answer.status == 404
+
+
 def test_web_page(service: Service) -> None:
     """The page comes with a policy that runs its own script alone, and its parts are there."""
     page = service.get("/")
@@ -791,6 +824,7 @@ def test_web_page(service: Service) -> None:
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     parts = re.findall(r'(?:src|href)="(web/[^"]+)"', page.text)
     assert len(parts) == 2

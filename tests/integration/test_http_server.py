@@ -199,8 +199,11 @@ def test_connection_is_kept(client: Client) -> None:
 
 
 def assert_common_headers(answer: Answer) -> None:
-    """Check what every response has: its date, and that nothing may guess its type."""
+    """Check what every response has: its date, and what keeps browsers from harm."""
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["date"].endswith(" GMT")
 
 
