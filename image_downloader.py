@@ -44,7 +44,7 @@ _FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more
 _PIECE_BYTES = 256 * 1024  # of a body whose length is not declared
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
 _DRAIN_SECONDS = 0.5
-_HOSTS_KEPT = 32  # whose idle connections are kept
+HOSTS_KEPT = 32  # whose idle connections are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Witness(Protocol):
 class ImageDownloader:
     """Downloads for many threads at once, over connections that they share.
 
-    `connections` is how many idle ones are kept to a host, of the last `_HOSTS_KEPT` hosts.
+    `connections` is how many idle ones are kept to a host, of the last `HOSTS_KEPT` hosts.
     Without a budget the bytes in memory are not bounded.
     """
 
@@ -289,7 +289,7 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     def __init__(self, context: ssl.SSLContext, connections: int) -> None:
         self._context = context
-        super().__init__(pool_connections=_HOSTS_KEPT, pool_maxsize=connections)
+        super().__init__(pool_connections=HOSTS_KEPT, pool_maxsize=connections)
 
     def init_poolmanager(
         self,

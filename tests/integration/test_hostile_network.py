@@ -21,7 +21,7 @@ import image_processor
 import webhook_sender
 from address_policy import AddressPolicy
 from errors import ImageError
-from image_downloader import DownloadLimits, ImageDownloader
+from image_downloader import HOSTS_KEPT, DownloadLimits, ImageDownloader
 from image_processor import background_worker
 from image_store import ImageStore
 from request_options import parse_options
@@ -186,6 +186,21 @@ def test_a_kept_connection_is_of_one_host_alone(net: Net, origin: Origin) -> Non
     assert caught.value.code == "tls_error"
     assert len(origin.requests) == len(authorities)
     downloader.close()
+
+
+def test_connections_are_kept_to_a_few_hosts_alone(net: Net, origin: Origin) -> None:
+    """However many names strangers have, those that were not asked lately are closed."""
+    origin.serve("/a", JPEG)
+    authorities = [f"h{number}.example:{origin.port}" for number in range(3 * HOSTS_KEPT)]
+    network = Network(resolve=lambda *_: ["127.0.0.1"], connect=net.connect)
+    policy = AddressPolicy(allowed_sources=authorities)
+    downloader = ImageDownloader(policy, LIMITS, connections=8, network=network)
+    for authority in authorities:
+        assert downloader.download(f"http://{authority}/a").data == JPEG
+    wait_until(lambda: len(origin.open_sockets) <= HOSTS_KEPT)
+    assert origin.connections == len(authorities)
+    downloader.close()
+    wait_until(lambda: not origin.open_sockets)
 
 
 @pytest.mark.parametrize(
