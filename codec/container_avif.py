@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from codec.container_structure import Structure, broken, cut_short
+from codec.container_structure import Structure, bounded, broken, check_parts, cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _TOP_LEVEL = frozenset(
     [b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"pdin", b"idat", b"sidx"]
 )
-_WITH_META = frozenset([b"moov", b"trak"])
+_MOVIE = frozenset([b"moov", b"trak", b"mdia"])
 _NOT_PICTURE = frozenset([b"uuid", b"udta", b"free", b"skip"])
+_MOVIE_DEPTH = 3  # a movie holds tracks, a track its media
+_TIMED = frozenset([b"mvhd", b"tkhd", b"mdhd"])  # they tell when the sequence was made
 _METADATA_ITEMS = frozenset([b"Exif", b"mime"])
 _IN_FILE, _IN_IDAT = 0, 1  # what an item's offsets count from
 
@@ -56,7 +58,7 @@ class _Reader:
 
 def survey(data: bytes) -> Structure:
     """Find the end of the image; size and frames are the decoder's to tell."""
-    boxes = list(_top_level(data))
+    boxes = list(bounded(_top_level(data)))
     end = boxes[-1].end if boxes else 0
     if not any(box.kind in {b"meta", b"moov"} for box in boxes):
         raise cut_short()
@@ -68,19 +70,25 @@ def survey(data: bytes) -> Structure:
 
 
 def strip(data: bytes) -> bytes:
-    """Return a surveyed image with Exif, XMP and private boxes overwritten."""
+    """Return a surveyed image with Exif, XMP, private boxes and dates overwritten."""
     end = survey(data).end
     clean = bytearray(data[:end])
     for meta in _metas(data, end):
         metadata = _retype_metadata(clean, meta)
-        for item in _items(data, meta):
-            if item.number in metadata:
-                for start, stop in item.spans:
-                    clean[start:stop] = bytes(stop - start)
+        spans = [
+            span for item in _items(data, meta) if item.number in metadata for span in item.spans
+        ]
+        if sum(stop - start for start, stop in spans) > end:
+            raise broken("its metadata overlap")
+        for start, stop in spans:
+            clean[start:stop] = bytes(stop - start)
     for box in _walk(data, 0, end):
         if box.kind in _NOT_PICTURE:
             clean[box.start + 4 : box.start + 8] = b"skip"
             clean[box.payload : box.end] = bytes(box.end - box.payload)
+        elif box.kind in _TIMED and box.payload + 20 <= box.end:
+            size = 16 if clean[box.payload] else 8  # made and changed, by the box's version
+            clean[box.payload + 4 : box.payload + 4 + size] = bytes(size)
     return bytes(clean)
 
 
@@ -107,18 +115,18 @@ def _top_level(data: bytes) -> Iterator[_Box]:
         yield box
 
 
-def _walk(data: bytes, at: int, stop: int) -> Iterator[_Box]:
+def _walk(data: bytes, at: int, stop: int, depth: int = _MOVIE_DEPTH) -> Iterator[_Box]:
     """Yield the boxes that may be or hold metadata, those inside movies and tracks too."""
     for box in _boxes(data, at, stop):
         if box.end > stop:
             raise broken("one of its boxes is larger than what it lies in")
         yield box
-        if box.kind in _WITH_META:
-            yield from _walk(data, box.payload, box.end)
+        if box.kind in _MOVIE and depth:
+            yield from _walk(data, box.payload, box.end, depth - 1)
 
 
 def _metas(data: bytes, end: int) -> list[_Box]:
-    return [box for box in _walk(data, 0, end) if box.kind == b"meta"]
+    return [box for box in bounded(_walk(data, 0, end)) if box.kind == b"meta"]
 
 
 def _child(data: bytes | bytearray, meta: _Box, kind: bytes) -> _Box | None:
@@ -138,6 +146,7 @@ def _items(data: bytes, meta: _Box) -> Iterator[_Item]:
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_size = sizes & 15 if version else 0
     number_size = 4 if version > 1 else 2
+    parts = 0
     for _ in range(reader.number(number_size)):
         number = reader.number(number_size)
         method = reader.number(2) & 15 if version else _IN_FILE
@@ -146,7 +155,10 @@ def _items(data: bytes, meta: _Box) -> Iterator[_Item]:
         if method == _IN_IDAT:
             base += idat.payload if idat else 0
         spans = []
-        for _ in range(reader.number(2)):
+        extents = reader.number(2)
+        parts += 1 + extents
+        check_parts(parts)
+        for _ in range(extents):
             reader.take(index_size)
             start = base + reader.number(offset_size)
             spans.append((start, start + reader.number(length_size)))

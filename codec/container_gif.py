@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from codec.container_structure import Part, Structure, broken, count_frame, cut_short
+from codec.container_structure import Part, Structure, bounded, broken, count_frame, cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def survey(data: bytes, max_frames: int) -> Structure:
     """Find the end, size and frames. Raises ImageError, see `image_metadata.survey`."""
     end = frames = 0
     width, height = struct.unpack_from("<HH", data.ljust(13, b"\0"), 6)
-    for kind, start, end in _blocks(data):  # noqa: B007  the last end is the image's
+    for kind, start, end in bounded(_blocks(data)):  # noqa: B007  the last end is the image's
         if kind == b",":
             frames = count_frame(frames, max_frames)
             left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, start + 1)

@@ -6,19 +6,30 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from codec.container_structure import Part, Structure, broken, cut_short, orientation_tiff
+from codec.container_structure import (
+    Part,
+    Structure,
+    bounded,
+    broken,
+    cut_short,
+    orientation_tiff,
+)
 from codec.image_format import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Any bytes may stand between two segments: junk, fillers (FF), restarts without a scan.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe\x02-\xbf]")
 # Inside a scan, FF 00 is a byte of data, FF D0 to FF D7 restart it, and reserved codes are damage.
 _AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _HEAD = b"\xff\xd8"
 _END = b"\xff\xd9"
 _PLAIN_JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
-_STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
+_EXIF = b"Exif\0\0"
+_MAX_SCANS = 500  # each goes over all pixels; ordinary files have up to a dozen
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN = frozenset([0xC0, 0xC1, 0xC2])
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 _COEFFICIENTS = (1 << 64) - 1  # a bit for each of a block
 
@@ -26,14 +37,9 @@ _COEFFICIENTS = (1 << 64) - 1  # a bit for each of a block
 def _segments(data: bytes) -> Iterator[Part]:
     """Yield the segments after SOI, a scan with its data, and EOI last; junk is passed over."""
     at = 2
-    while True:
-        at = data.find(b"\xff", at)
-        if not 0 <= at < len(data) - 1:
-            raise cut_short()
+    while marker := _MARKER.search(data, at):
+        at = marker.start()
         code = data[at + 1]
-        if code in {0x00, 0xFF} or code in _STANDALONE:
-            at += 1 if code == 0xFF else 2
-            continue
         kind = data[at + 1 : at + 2]
         if code == 0xD9:
             yield Part(kind, at, at + 2)
@@ -45,25 +51,29 @@ def _segments(data: bytes) -> Iterator[Part]:
             raise cut_short()
         yield Part(kind, at, end)
         at = end
+    raise cut_short()
 
 
 def survey(data: bytes) -> Structure:
     """Find the end and size. Raises ImageError, see `image_metadata.survey`."""
     width = height = scans = end = 0
-    is_baseline = is_progressive = False
+    is_huffman = is_progressive = False
     missing: dict[int, int] = {}  # of each component, the coefficients still to come
-    for kind, start, end in _segments(data):
+    segments = list(bounded(_segments(data)))
+    for kind, start, end in segments:
         code = kind[0]
         if code == 0xF7:
             raise unsupported("a JPEG-LS image")
         if code in _FRAME_HEADERS and not scans and end - start >= 10:
             precision, height, width = struct.unpack_from(">BHH", data, start + 4)
-            is_baseline, is_progressive = code in {0xC0, 0xC1}, code in _PROGRESSIVE
+            is_huffman, is_progressive = code in _HUFFMAN, code in _PROGRESSIVE
             missing = dict.fromkeys(data[start + 10 : end : 3], _COEFFICIENTS)
             if precision != 8:
                 raise unsupported(f"a JPEG with {precision} bits a colour")
         if code == 0xDA:
             scans += 1
+            if scans > _MAX_SCANS:
+                raise broken(f"it is stored in more than {_MAX_SCANS} scans")
             components, completed = _scanned(data, start, is_progressive=is_progressive)
             for component in missing.keys() & components:
                 missing[component] &= ~completed
@@ -71,7 +81,12 @@ def survey(data: bytes) -> Structure:
         raise broken("it has no picture in it")
     if any(missing.values()):
         raise cut_short()
-    return Structure(end, width, height, is_one_scan=is_baseline and scans == 1)
+    exif = next((data[s + 4 : e] for kind, s, e in segments if _is_exif(data, kind, s)), b"")
+    return Structure(end, width, height, scans=scans if is_huffman else 0, exif=exif)
+
+
+def _is_exif(data: bytes, kind: bytes, start: int) -> bool:
+    return kind == b"\xe1" and data.startswith(_EXIF, start + 4)
 
 
 def _scanned(data: bytes, start: int, *, is_progressive: bool) -> tuple[bytes, int]:
@@ -102,6 +117,6 @@ def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
         elif code < 0xE0:
             pieces.append(data[start:end])
     if orientation != 1:
-        exif = b"Exif\0\0" + orientation_tiff(orientation)
+        exif = _EXIF + orientation_tiff(orientation)
         pieces.insert(1, b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif)
     return b"".join(pieces)

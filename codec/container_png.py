@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from codec.container_structure import (
     Part,
     Structure,
+    bounded,
     broken,
     count_frame,
     cut_short,
@@ -51,13 +52,14 @@ def survey(data: bytes, max_frames: int) -> Structure:
     end = frames = announced = 0
     has_pixels = False
     exif = b""
-    for kind, start, end in _chunks(data):
+    for kind, start, end in bounded(_chunks(data)):
         if start == 8 and kind == b"CgBI":
             raise unsupported("Apple's own variant of PNG")
         if start == 8 and (kind != b"IHDR" or end - start != 25):
             raise broken("it doesn't start with a header")
         if kind == b"acTL" and not has_pixels and end - start == 20:
             announced = int.from_bytes(data[start + 8 : start + 12], "big")
+            count_frame(announced - 1, max_frames)
         if kind == b"fcTL" and announced:
             frames = count_frame(frames, max_frames)
         if kind == b"eXIf":

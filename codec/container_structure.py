@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from errors import ErrorCode, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+AnyPart = TypeVar("AnyPart")
+
+_MAX_PARTS = 100_000  # an ordinary file has a few thousand at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +31,8 @@ class Structure:
     height: int = 0
     frames: int = 1
     is_lossless: bool = False  # WebP only
-    is_one_scan: bool = False  # JPEG only: baseline, its pixels in one run of bytes
-    exif: bytes = b""  # PNG only: wherever it stands
+    scans: int = 0  # JPEG only: runs of Huffman codes that its pixels lie in
+    exif: bytes = b""  # JPEG and PNG only: wherever it stands
 
 
 class Part(NamedTuple):
@@ -44,6 +51,22 @@ def cut_short() -> ImageError:
 def broken(what: str) -> ImageError:
     """Return the error for a file of the right kind that can't be read."""
     return ImageError(ErrorCode.DECODE_ERROR, f"The image is broken: {what}.")
+
+
+def bounded(parts: Iterable[AnyPart]) -> Iterator[AnyPart]:
+    """Pass parts on. Raises ImageError `decode_error` where there are absurdly many.
+
+    Each takes a few bytes of a file and a hundred times the time that reading them should.
+    """
+    for count, part in enumerate(parts, 1):
+        check_parts(count)
+        yield part
+
+
+def check_parts(count: int) -> None:
+    """Raise ImageError `decode_error` for a file of absurdly many parts."""
+    if count > _MAX_PARTS:
+        raise broken("it is in too many pieces")
 
 
 def count_frame(frames: int, max_frames: int) -> int:

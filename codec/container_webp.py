@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from codec.container_structure import (
     Part,
     Structure,
+    bounded,
     broken,
     count_frame,
     cut_short,
@@ -44,10 +45,10 @@ def survey(data: bytes, max_frames: int) -> Structure:
     end = _end(data)
     frames = 0
     pixels: list[Part] = []
-    for part in _chunks(data, 12, end):
+    for part in bounded(_chunks(data, 12, end)):
         if part.kind == b"ANMF":
             frames = count_frame(frames, max_frames)
-            pixels += _chunks(data, part.start + 24, part.end)
+            pixels += bounded(_chunks(data, part.start + 24, part.end))
         elif part.kind in _PIXELS:
             pixels.append(part)
     width, height = _size(data)

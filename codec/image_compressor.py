@@ -272,4 +272,7 @@ def _prefer_original(
     )
     if len(bare) > len(compressed.data):
         return compressed
+    if source.format is SourceFormat.AVIF:
+        # What it calls metadata, and is blank now, may have been the picture.
+        image_loader.check(image_loader.open_source(bare, source.format, source.structure))
     return replace(compressed, data=bare, quality="original")

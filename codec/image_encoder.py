@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import oxipng
 from PIL import Image, ImageFile
 
+from codec import container_avif
 from errors import ErrorCode, ImageError
 from request_options import Effort
 
@@ -158,7 +159,8 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
     if len(picture.frames) > 1:
         settings |= _animation(picture)
         settings["duration"] = [ms or _SHORTEST_AVIF_FRAME_MS for ms in picture.durations]
-    return _save(picture.frames[0], "AVIF", **settings)
+    avif = _save(picture.frames[0], "AVIF", **settings)
+    return container_avif.strip(avif) if len(picture.frames) > 1 else avif  # its date differs
 
 
 def _encode_gif(picture: Picture) -> bytes:

@@ -7,6 +7,7 @@ fault, and the order of the steps on each frame. Colours are `image_colour`'s bu
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 from contextlib import contextmanager
@@ -20,14 +21,13 @@ from PIL import (
     GifImagePlugin,
     Image,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from codec import container_png, image_colour
-from codec.container_structure import Structure, cut_short
+from codec import container_png, image_colour, image_metadata, jpeg_scans
+from codec.container_structure import Structure, broken, cut_short
 from codec.image_format import SourceFormat, unsupported
 from errors import ErrorCode, ImageError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Imported here, so that nothing is left to be loaded later, where no file can be opened.
 _PLUGINS = (
     *(AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
-    *(MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
+    *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
 )
 # Pixels are counted here before anything is decoded, and all frames of them.
 Image.MAX_IMAGE_PIXELS = None
@@ -46,6 +46,9 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many processes as cores
 # Stands for the end of a JPEG. A decoder that lacks pixels asks for more after these, where it
 # would fill the picture up with grey when it saw the end.
 _NO_MORE_JPEG = bytes(16)
+# Metadata can cost more than the picture: what unpacks to a gigabyte, or comes in a million pieces.
+_OPENED_BARE = frozenset([SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.GIF])
+_LARGEST_TILE_PIXELS = 1 << 24  # of a TIFF: decoded whole, however small the image is
 _REDUCING_GAP = 2.0  # how much larger than asked a picture may be decoded, scarcely to be seen
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -112,14 +115,15 @@ class Picture:
 
 def open_source(data: bytes, source_format: SourceFormat, structure: Structure) -> Source:
     """Read the headers. Raises ImageError `decode_error`, `truncated`, `unsupported_format`."""
-    formats = [source_format.value]
-    pixels = data
-    if source_format is SourceFormat.JPEG:
-        formats.append("MPO")
-        if structure.is_one_scan:
-            pixels = data[: structure.end - 2] + _NO_MORE_JPEG
+    picture = data
+    if source_format in _OPENED_BARE:
+        picture = image_metadata.strip(source_format, data, keep_profile=True)
+    if structure.scans == 1:
+        picture = picture[:-2] + _NO_MORE_JPEG
     with _blaming_the_image(data, source_format):
-        image = Image.open(io.BytesIO(pixels), formats=formats)
+        image = Image.open(io.BytesIO(picture), formats=[source_format.value])
+    if structure.scans > 1:
+        jpeg_scans.watch(image)
     if source_format is SourceFormat.TIFF:
         _check_tiff(image, len(data))
     profile = image.info.get("icc_profile")
@@ -256,10 +260,13 @@ def _read_plays(source: Source) -> int:
 
 
 def _check_tiff(image: Image.Image, size_bytes: int) -> None:
-    """Refuse raw images of cameras, and pixels that would lie behind the end of the file."""
+    """Refuse raw images of cameras, absurd tiles, and pixels that lie behind the file's end."""
     tags = getattr(image, "tag_v2", {})
     if _DNG_VERSION in tags:
         raise unsupported("a camera's raw image")
+    tile_pixels = math.prod(_as_tuple(tags.get(tag, 0))[0] for tag in (322, 323))
+    if tile_pixels > max(_LARGEST_TILE_PIXELS, math.prod(image.size)):
+        raise broken("its tiles are larger than it is")
     for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
         starts, sizes = (_as_tuple(tags.get(tag, ())) for tag in (offsets, counts))
         if any(start + size > size_bytes for start, size in zip(starts, sizes, strict=False)):

@@ -118,6 +118,20 @@ def png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> byte
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
 
 
+def jpeg_of_planes(*planes: Image.Image) -> bytes:
+    """Return a baseline JPEG with a scan for each plane."""
+    jpegs = [saved(plane, "JPEG", quality=90) for plane in planes]
+    frame, scan = (jpegs[0].index(marker) for marker in (b"\xff\xc0", b"\xff\xda"))
+    components = b"".join(bytes([number, 0x11, 0]) for number in range(1, len(planes) + 1))
+    header = jpegs[0][frame + 4 : frame + 9] + bytes([len(planes)]) + components
+    pieces = [jpegs[0][:frame], b"\xff\xc0", struct.pack(">H", 2 + len(header)), header]
+    pieces.append(jpegs[0][frame + 13 : scan])
+    for number, jpeg in enumerate(jpegs, 1):
+        pieces += [b"\xff\xda\0\x08\1", bytes([number]), b"\0\0\x3f\0"]
+        pieces.append(jpeg[jpeg.index(b"\xff\xda") + 10 : -2])
+    return b"".join(pieces) + b"\xff\xd9"
+
+
 def icc_profile(
     red: tuple[float, float, float],
     green: tuple[float, float, float],

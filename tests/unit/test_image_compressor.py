@@ -12,6 +12,9 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
 from codec.image_compressor import ImageLimits
+from codec.image_format import SourceFormat
+from codec.image_loader import open_source
+from codec.image_metadata import survey
 from errors import ImageError
 from request_options import Effort, OutputFormat
 from tests.images import (
@@ -22,6 +25,7 @@ from tests.images import (
     animation,
     corners,
     exif,
+    jpeg_of_planes,
     laid,
     opened,
     photo,
@@ -700,6 +704,33 @@ def test_half_a_jpeg_with_an_end_is_still_half_a_jpeg() -> None:
     assert squeezed(saved(photo(4, 4), "JPEG")).width == 4
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(saved(photo(mode=mode), "JPEG", progressive=True) for mode in ("L", "RGB")),
+        saved(photo(), "JPEG", progressive=True, restart_marker_rows=1),
+        jpeg_of_planes(*photo().split()),
+    ],
+)
+@pytest.mark.parametrize("size", [{}, {"max_width": 40}])
+def test_the_last_scan_of_a_jpeg_has_to_be_whole(data: bytes, size: dict[str, Any]) -> None:
+    """A decoder would only leave out detail, or a colour."""
+    start = data.rindex(b"\xff\xda") + 14
+    for share in (0.1, 0.5, 0.8):
+        cut = data[: start + int(share * (len(data) - start))].rstrip(b"\xff")
+        assert opened(cut + b"\xff\xd9").size == (160, 120)
+        assert error_code(cut + b"\xff\xd9", **size) == "truncated"
+    assert difference(squeezed(data, format=OutputFormat.PNG).data, data) < 3
+
+
+@pytest.mark.parametrize(
+    "data", [saved(Image.new("L", (n, n)), "JPEG", progressive=True) for n in (1, 9, 70)]
+)
+def test_a_scan_without_detail_is_a_whole_one(data: bytes) -> None:
+    """A single code may end the last scan of an even picture."""
+    assert squeezed(data, format=OutputFormat.PNG).data
+
+
 def test_a_png_or_gif_with_too_few_pixels_is_cut_short() -> None:
     """The end is there, but the pixels before it are not."""
     rows = [bytes(range(64))] * 64
@@ -771,6 +802,49 @@ def test_a_bomb_costs_nothing() -> None:
     assert error_code(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)) == "too_many_pixels"
     webp = b"WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xffVP8L\0\0\0\0"
     assert error_code(b"RIFF" + struct.pack("<I", len(webp)) + webp) == "too_many_pixels"
+
+
+def test_metadata_can_not_cost_more_than_the_picture() -> None:
+    """What would unpack to megabytes is left packed, and a picture stays one."""
+    bomb = b"Comment\0\0" + zlib.compress(bytes(8_000_000), 9)
+    data = png(8, 0, [bytes(range(16))] * 16, png_chunk(b"zTXt", bomb))
+    assert squeezed(data).width == 16
+    with pytest.raises(ValueError, match="too large"):
+        opened(data)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
+def test_decoders_are_shown_the_picture_alone(name: str) -> None:
+    """A million comments cost nothing where they are never read."""
+    settings: dict[str, Any] = {} if name == "GIF" else {"exif": exif(), "xmp": SECRET}
+    data = saved(photo(64, 48), name, comment=SECRET, **settings)
+    source_format = SourceFormat(name)
+    source = open_source(data, source_format, survey(source_format, data, 1))
+    assert not source.image.info.keys() & {"exif", "xmp", "comment"}
+
+
+def test_a_tile_can_not_be_larger_than_any_image() -> None:
+    """A tile is decoded whole, whatever the image takes of it."""
+
+    def tiff(side: int) -> bytes:
+        pixels = zlib.compress(bytes(side * side), 9)
+        fields = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 322: side, 323: side, 324: 122}
+        fields[325] = len(pixels)
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, fields[tag]) for tag in fields)
+        return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + pixels
+
+    assert squeezed(tiff(512)).width == 8
+    assert error_code(tiff(4112)) == "decode_error"
+
+
+def test_a_picture_that_calls_itself_metadata_is_none() -> None:
+    """What is blanked in an AVIF must not have been its pixels."""
+    data = saved(photo(), "AVIF", exif=exif(), quality=5)
+    assert squeezed(data).quality == "original"
+    first = data.index(b"iloc") + 12
+    at, size = first + 6, 14  # of an entry: number, file, extents, then where and how long
+    liar = data[: at + size] + data[at : at + 8] + data[at + size + 8 :]
+    assert error_code(liar) == "decode_error"
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "AVIF"])

@@ -9,13 +9,24 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from codec import container_png
 from codec.image_format import SourceFormat
 from codec.image_metadata import strip, survey
 from errors import ImageError
-from tests.images import ADOBE_RGB, SECRET, animation, exif, opened, photo, png, png_chunk, saved
+from tests.images import (
+    ADOBE_RGB,
+    SECRET,
+    animation,
+    exif,
+    jpeg_of_planes,
+    opened,
+    photo,
+    png,
+    png_chunk,
+    saved,
+)
 
 STORED = [SourceFormat(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF")]
 
@@ -106,9 +117,8 @@ def test_reads_the_size(source_format: SourceFormat, settings: dict[str, Any]) -
     structure = survey(source_format, saved(photo(70, 50), source_format, **settings), 9)
     assert (structure.width, structure.height, structure.frames) == (70, 50, 1)
     assert structure.is_lossless == ("lossless" in settings)
-    assert structure.is_one_scan == (
-        source_format is SourceFormat.JPEG and "progressive" not in settings
-    )
+    is_jpeg, is_progressive = source_format is SourceFormat.JPEG, "progressive" in settings
+    assert structure.scans == (10 if is_progressive else 1 if is_jpeg else 0)
 
 
 @pytest.mark.parametrize("source_format", [SourceFormat.PNG, SourceFormat.WEBP, SourceFormat.GIF])
@@ -221,20 +231,6 @@ def test_notices_a_png_with_too_few_pixels() -> None:
         assert container_png.has_whole_pixels(interlaced) == is_whole
 
 
-def jpeg_of_planes(*planes: Image.Image) -> bytes:
-    """Return a baseline JPEG with a scan for each plane."""
-    jpegs = [saved(plane, "JPEG", quality=90) for plane in planes]
-    frame, scan = (jpegs[0].index(marker) for marker in (b"\xff\xc0", b"\xff\xda"))
-    components = b"".join(bytes([number, 0x11, 0]) for number in range(1, len(planes) + 1))
-    header = jpegs[0][frame + 4 : frame + 9] + bytes([len(planes)]) + components
-    pieces = [jpegs[0][:frame], b"\xff\xc0", struct.pack(">H", 2 + len(header)), header]
-    pieces.append(jpegs[0][frame + 13 : scan])
-    for number, jpeg in enumerate(jpegs, 1):
-        pieces += [b"\xff\xda\0\x08\1", bytes([number]), b"\0\0\x3f\0"]
-        pieces.append(jpeg[jpeg.index(b"\xff\xda") + 10 : -2])
-    return b"".join(pieces) + b"\xff\xd9"
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -285,3 +281,82 @@ def test_refuses_odd_pngs(chunks: list[bytes], code: str) -> None:
     with pytest.raises(ImageError) as caught:
         survey(SourceFormat.PNG, b"\x89PNG\r\n\x1a\n" + b"".join(chunks), 9)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("source_format", STORED)
+def test_refuses_a_file_of_absurdly_many_parts(
+    source_format: SourceFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes each, they would take minutes."""
+    data = with_metadata(source_format)
+    survey(source_format, data, 9)
+    monkeypatch.setattr("codec.container_structure._MAX_PARTS", 2)
+    with pytest.raises(ImageError, match="too many pieces") as caught:
+        survey(source_format, data, 9)
+    assert caught.value.code == "decode_error"
+
+
+def test_a_jpeg_has_no_thousand_scans() -> None:
+    """Each scan goes over every pixel, and an empty one takes next to no bytes."""
+    data = saved(photo(64, 48, "L"), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    survey(SourceFormat.JPEG, data[:-2] + scan * 400 + data[-2:], 9)
+    with pytest.raises(ImageError, match="500 scans") as caught:
+        survey(SourceFormat.JPEG, data[:-2] + scan * 500 + data[-2:], 9)
+    assert caught.value.code == "decode_error"
+
+
+def test_an_animation_is_as_long_as_it_says() -> None:
+    """A PNG that announces more frames than may be is judged by that alone."""
+    data = animation("PNG", frames=3)
+    at = data.index(b"acTL") + 4
+    liar = data[:at] + struct.pack(">I", 2**31 - 1) + data[at + 4 :]
+    with pytest.raises(ImageError) as caught:
+        survey(SourceFormat.PNG, liar, 9)
+    assert caught.value.code == "too_many_frames"
+
+
+def _box(kind: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(payload)) + kind + payload
+
+
+def test_the_boxes_of_an_avif_are_not_followed_without_end() -> None:
+    """Thousands of boxes, one inside the other, are no reason to run out of stack."""
+    nested = b""
+    for _ in range(3000):
+        nested = _box(b"moov", nested)
+    assert survey(SourceFormat.AVIF, nested, 9).end == len(nested)
+    assert len(strip(SourceFormat.AVIF, nested, keep_profile=False)) == len(nested)
+
+
+def test_the_extents_of_an_avif_take_bytes() -> None:
+    """A directory whose entries have no size can promise billions of them."""
+    item = struct.pack(">HHH", 1, 0, 65535)
+    iloc = _box(b"iloc", bytes(6) + struct.pack(">H", 1000) + item * 1000)
+    with pytest.raises(ImageError, match="too many pieces"):
+        survey(SourceFormat.AVIF, _box(b"meta", bytes(4) + iloc), 9)
+
+
+def _repeat_exif(avif: bytes, times: int) -> bytes:
+    """Return an AVIF whose Exif item lies `times` over the whole file."""
+    iinf = _box(b"iinf", bytes(4) + b"\0\1" + _box(b"infe", b"\2\0\0\0\0\1\0\0Exif\0"))
+    span = struct.pack(">II", 0, len(avif))
+    iloc = bytes(4) + b"\x44\0" + struct.pack(">HHHH", 1, 1, 0, times) + span * times
+    return avif + _box(b"meta", bytes(4) + iinf + _box(b"iloc", iloc))
+
+
+def test_metadata_of_an_avif_are_blanked_once() -> None:
+    """Items that lie over each other would make blanking them endless."""
+    avif = saved(photo(64, 48), "AVIF")
+    assert strip(SourceFormat.AVIF, _repeat_exif(avif, 1), keep_profile=False)
+    with pytest.raises(ImageError, match="overlap"):
+        strip(SourceFormat.AVIF, _repeat_exif(avif, 3), keep_profile=False)
+
+
+def test_an_avif_sequence_does_not_tell_its_date() -> None:
+    """When it was made is nobody's business, and no picture."""
+    data = animation("AVIF")
+    at = data.index(b"mvhd") + 8
+    assert any(data[at : at + 16])
+    assert not any(strip(SourceFormat.AVIF, data, keep_profile=False)[at : at + 16])
+    assert pixels(strip(SourceFormat.AVIF, data, keep_profile=False)) == pixels(data)
