@@ -38,6 +38,7 @@ _DECODER_CODES = frozenset(
         ErrorCode.TOO_MANY_PIXELS,
         ErrorCode.TOO_MANY_FRAMES,
         ErrorCode.MAX_BYTES_UNREACHABLE,
+        ErrorCode.COMPRESS_CRASH,
     ]
 )
 

@@ -23,7 +23,7 @@ from PIL import Image
 import decoder_cage
 import decoder_protocol
 from codec.image_compressor import ImageLimits, compress
-from errors import ImageError
+from errors import ErrorCode, ImageError
 from request_options import ImageOptions, OutputFormat
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLim
         image = compress(data, ImageOptions.from_json(message["options"]), limits)
     except ImageError as error:
         _write(replies, {"code": error.code, "detail": error.detail}, b"")
+    except MemoryError:
+        detail = "The image takes more memory than a decoder may have."
+        _write(replies, {"code": ErrorCode.COMPRESS_CRASH, "detail": detail}, b"")
     except Exception:  # noqa: BLE001  a bug: the pool logs it, as nobody reads this process's output
         _write(replies, {"bug": _told()}, b"")
     else:

@@ -50,7 +50,7 @@ class Architecture:
 
 _NOT_EXECUTABLE = (Condition(2, _PROT_EXEC, 0),)
 _OWN_PROCESSOR_LIMIT = (Condition(0, _EVERY_BIT, 0), Condition(1, _EVERY_BIT, _RLIMIT_CPU))
-ALLOWED = (
+ALLOWED: tuple[Call, ...] = (
     # The two pipes; what libraries print goes to /dev/null.
     Call("read", 0, 63),
     Call("write", 1, 64),
