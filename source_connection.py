@@ -297,7 +297,7 @@ class _Answer(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 101 < status < 200:
                 return version, status, reason
-            http.client._read_headers(self.fp)  # type: ignore[attr-defined]  # noqa: SLF001
+            http.client.parse_headers(self.fp)
 
     def _read_next_chunk_size(self) -> int:
         size = _CHUNK_LINE.fullmatch(self._read_framing())
