@@ -15,9 +15,11 @@ import importlib.util
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.fuzz.one_target import INPUT_SECONDS
 from tests.fuzz.seeds import SEEDS, words
 from tests.fuzz.targets import TARGETS
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_INPUT_BYTES: Final = 4096
-INPUT_SECONDS: Final = 10  # that one input may take
 MEMORY_MIB: Final = 1024  # that a target's process may take
 MARGIN_SECONDS: Final = 120.0  # for a target's process to start and to end
 _FIGURES: Final = re.compile(r"stat::number_of_executed_units: *(\d+)|^#(\d+)\s", re.MULTILINE)
@@ -77,7 +78,8 @@ def _run(name: str, seconds: int, options: argparse.Namespace) -> bool:
         f"-artifact_prefix={findings}/{name}-",
         "-print_final_stats=1",
     ]
-    with log.open("wb") as output:
+    with log.open("wb") as output, suppress(subprocess.TimeoutExpired):
+        code = 1
         code = subprocess.run(
             command, stdout=output, stderr=output, timeout=seconds + MARGIN_SECONDS, check=False
         ).returncode

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import random
+import signal
 import sys
 import time
 import traceback
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FINDING: Final = 77  # libFuzzer's exit code
+INPUT_SECONDS: Final = 10  # that one input may take
 INSTRUMENTED: Final = [  # ours and what they lean on
     *("address_policy", "csv_problems", "csv_rows", "csv_validator", "serial_numbers"),
     *("upload_parser", "decoder_protocol", "decoder_pool", "http_protocol", "file_response"),
     *("http_connection", "http_transfer", "idempotency", "paging", "request_options", "output_csv"),
     *("image_downloader", "source_connection", "source_response"),
-    *("multipart", "idna", "http.server", "http.client", "email.feedparser", "ipaddress"),
+    *("codec", "PIL"),
+    *("multipart", "idna", "http.client", "email.feedparser", "ipaddress"),
 ]
 
 
@@ -41,7 +44,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
         path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()
     ]
     end = time.monotonic() + float(options["max_total_time"])
-    return unguided(targets.TARGETS[name], seeds, end, options["artifact_prefix"])
+    return unguided(_timed(targets.TARGETS[name]), seeds, end, options["artifact_prefix"])
 
 
 def _guided(name: str, arguments: Sequence[str]) -> int:
@@ -72,6 +75,21 @@ def unguided(
             return FINDING
     print(f"#{number} DONE")
     return 0
+
+
+def _timed(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Return the target with a limit on the time that an input may take."""
+
+    def too_slow(*_: object) -> None:
+        raise TimeoutError
+
+    def timed(data: bytes) -> None:
+        signal.alarm(INPUT_SECONDS)
+        target(data)
+        signal.alarm(0)
+
+    signal.signal(signal.SIGALRM, too_slow)
+    return timed
 
 
 def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:

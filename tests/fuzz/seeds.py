@@ -7,8 +7,10 @@ import re
 from ipaddress import ip_address
 from typing import Final
 
+from codec.container_structure import orientation_tiff
 from decoder_protocol import pack
 from paging import image_cursor, request_cursor
+from tests.images import animation, photo, saved
 
 _CSV: Final = "Serial Number,Product Name,Input Image Urls\r\n"
 _ROW: Final = '1,Vase,"http://a/1.jpg, https://b/2,3.png"\r\n'
@@ -48,6 +50,20 @@ _ODD: Final = (
     "\r\nGET / HTTP/1.1\nHost: a\nConnection: close\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
 )
 _MOMENT: Final = "2026-01-02T03:04:05.678901+00:00"
+
+
+def _images() -> list[bytes]:
+    picture = photo(9, 7)
+    about = {"exif": b"Exif\0\0" + orientation_tiff(6), "comment": b"seen"}
+    return [
+        *(saved(picture, name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")),
+        saved(picture, "JPEG", progressive=True, **about),
+        saved(photo(9, 7, "CMYK"), "JPEG"),
+        saved(photo(9, 7, "P"), "PNG", transparency=1),
+        saved(photo(9, 7, "L"), "PNG", **about),
+        saved(picture, "WEBP", lossless=True, **about),
+        *(animation(name, size=8) for name in ("GIF", "PNG", "WEBP")),
+    ]
 
 
 def _cursors() -> list[str]:
@@ -102,6 +118,8 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, br\r\nLast-Modified: x\r\n folded\r\n\r\nabc",
         b"HTTP/1.1 301 -\r\nLocation: https://b.example/\r\nConnection: close\r\n\r\n",
     ],
+    "image_container": _images(),
+    "image_compression": _images(),
     "header_fields": [
         b'Idempotency-Key: "a\\"b"\nRange: bytes=3-20\nIf-Range: "e"',
         b'Idempotency-Key: a-1\nRange: bytes=-5\nIf-None-Match: W/"e", "f"',
@@ -119,4 +137,6 @@ SEEDS: Final[dict[str, list[bytes]]] = {
 
 def words(seeds: list[bytes]) -> set[bytes]:
     """Return the short words of some seeds, for a fuzzer to put where it likes."""
-    return {word for seed in seeds for word in re.findall(rb"[\w.-]{2,24}|[^\w\s]+|\r\n", seed)}
+    return {
+        word for seed in seeds for word in re.findall(rb"[\w.-]{2,24}|[^\w\s]{1,24}|\r\n", seed)
+    }

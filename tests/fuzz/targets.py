@@ -43,6 +43,7 @@ from request_options import parse_options
 from tests.fuzz.addresses import POLICY, check_approved, check_url
 from tests.fuzz.connection import check_conversation
 from tests.fuzz.origin import check_download
+from tests.fuzz.pictures import check_compression, check_walk
 from upload_parser import UploadParser
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def multipart(data: bytes) -> None:
         first_line, _, body = data.partition(b"\n")
         content_type = first_line.decode("latin-1")
     whole = _upload(content_type, body, max(1, len(body)))
-    for step in (1, 2, 7, 61) if len(body) < 1000 else (5, 997):
+    for step in (1, 2, 7, 61) if len(body) < 300 else (13, 197):
         assert _upload(content_type, body, step) == whole
 
 
@@ -228,6 +229,16 @@ def http_connection(data: bytes) -> None:
 def origin_answer(data: bytes) -> None:
     """Download from an origin: an image within its limits, or an error of ours."""
     check_download(data)
+
+
+def image_container(data: bytes) -> None:
+    """Walk through an image's container: the same picture without metadata, or an error of ours."""
+    check_walk(data)
+
+
+def image_compression(data: bytes) -> None:
+    """Compress an image: a sound one, or an error of ours."""
+    check_compression(data)
 
 
 def header_fields(data: bytes) -> None:
@@ -399,6 +410,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         decoder_reply,
         http_connection,
         origin_answer,
+        image_container,
+        image_compression,
         header_fields,
         query_fields,
         upload_options,

@@ -20,9 +20,10 @@ import image_downloader
 import output_csv
 import paging
 import request_options
+from codec.image_compressor import CompressedImage
 from csv_validator import ProductReader
 from decoder_protocol import pack
-from tests.fuzz import targets
+from tests.fuzz import pictures, targets
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 from upload_parser import _FormParser
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from csv_validator import ProductRow
 
+_A_JPEG = SEEDS["image_compression"][0]
 _NO_PIXELS = b'{"format":"png","width":0,"height":1,"quality":"80"}\0a'
 _TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
 EXAMPLES = 500  # about a second for each target
@@ -90,6 +92,10 @@ class _Swapping(ProductReader):
             yield row._replace(product_name=row.input_image_urls)
 
 
+def _pixel(data: bytes) -> CompressedImage:
+    return CompressedImage(data, "png", 1, 1, "80")
+
+
 BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse for each target
     "csv_file": (targets, "ProductReader", _Swapping, SEEDS["csv_file"][0]),
     "url_cell": (targets, "split_urls", lambda cell: cell.split(","), b"http://a/1,2.jpg"),
@@ -103,6 +109,13 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
     "origin_answer": (image_downloader, "validator", lambda *_: "\0", SEEDS["origin_answer"][0]),
+    "image_container": (
+        pictures,
+        "strip",
+        lambda *_, **__: bytes(9999),
+        SEEDS["image_container"][0],
+    ),
+    "image_compression": (pictures, "compress", lambda data, *_: _pixel(data), _A_JPEG),
     "header_fields": (file_response, "_requested_range", lambda *_: (3, 200), b"Range: bytes=3-"),
     "query_fields": (paging, "MAX_LIMIT", 10**6, b"limit=2000"),
     "upload_options": (request_options, "_COLOUR", re.compile(".*"), b"background=red"),
