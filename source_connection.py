@@ -1,7 +1,7 @@
 """TCP and TLS connections to the very addresses that were approved, under one deadline.
 
-Owns look-up, connecting and the clock of an attempt, down to the single `recv`, and the limits
-on what an answer has beside its body. `address_policy` says which addresses will do; requests,
+Owns look-up, connecting and the clock of an attempt, down to the single `recv`. `address_policy`
+says which addresses will do, `source_answer` limits what an answer has beside its body; requests,
 redirects and bodies are `image_downloader`'s.
 
 urllib3 makes connections deep inside itself and reuses them in other threads, so they find the
@@ -10,9 +10,7 @@ attempt that they work for in a context variable, which is each thread's own.
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
-import re
 import socket
 import ssl
 from concurrent.futures import Future
@@ -28,6 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from errors import ErrorCode, ImageError
+from source_answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,12 +34,9 @@ if TYPE_CHECKING:
 
     from address_policy import AddressPolicy, SourceUrl
 
-MAX_HEADER_BYTES = 64 * 1024  # status line and headers of one answer, 1xx answers included
-MAX_FRAMING_BYTES = 512 * 1024  # what stands between a body's chunks and after the last one
 MAX_ADDRESSES_TRIED = 8  # of one host; what a stranger's DNS lists beyond is not tried
 MAX_LOOK_UPS = 256  # at a time, those included that nobody waits for any more
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t\r]*(?:;[^\n]*)?\n")
 _look_ups = BoundedSemaphore(MAX_LOOK_UPS)
 
 
@@ -256,74 +252,8 @@ class _TlsSocket(_TimedSocket, ssl.SSLSocket):
     pass
 
 
-class _HeaderReader:
-    # Stands in for an answer's stream while its headers are read. What the origin calls its image
-    # means nothing to us, and the standard library would read a multipart's parameters: in seconds
-    # of processor time when they are made for that, or with a TypeError.
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._left = MAX_HEADER_BYTES
-        self.close = stream.close
-
-    def readline(self, limit: int) -> bytes:
-        line: bytes = self._stream.readline(min(limit, self._left + 1))
-        self._left -= len(line)
-        if self._left < 0:
-            raise ImageError(
-                ErrorCode.TOO_LARGE,
-                f"The origin's answer has more than {MAX_HEADER_BYTES // 1024} KiB of headers.",
-            )
-        return b"X-" + line if line[:12].lower() == b"content-type" else line
-
-
-class _Answer(http.client.HTTPResponse):
-    # http.client's own limits are 64 KiB a line and 100 header lines. It takes chunks of a
-    # negative size, extensions and trailers without end, and any 1xx but 100 for the final answer.
-
-    _framing_left = MAX_FRAMING_BYTES
-
-    def begin(self) -> None:
-        stream: Any = self.fp
-        self.fp: Any = _HeaderReader(stream)
-        try:
-            super().begin()
-        finally:
-            if self.fp:  # not closed on the way
-                self.fp = stream
-
-    def _read_status(self) -> tuple[str, int, str]:
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 101 < status < 200:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-
-    def _read_next_chunk_size(self) -> int:
-        size = _CHUNK_LINE.fullmatch(self._read_framing())
-        if not size:
-            raise ValueError("no chunk size")
-        return int(size[1], 16)
-
-    def _read_and_discard_trailer(self) -> None:
-        while self._read_framing().strip():
-            pass
-
-    def _read_framing(self) -> bytes:
-        # Lines cost more time than data does: an image of one-byte chunks would keep a core busy.
-        line: bytes = self.fp.readline(self._framing_left + 1)
-        self._framing_left -= len(line)
-        if self._framing_left < 0:
-            raise ImageError(
-                ErrorCode.TOO_LARGE,
-                f"The image came in pieces with more than {MAX_FRAMING_BYTES // 1024} KiB "
-                "between them.",
-            )
-        return line
-
-
 class _Connection(HTTPConnection):
-    response_class = _Answer
+    response_class = Answer
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         attempt = _current.get()

@@ -24,13 +24,8 @@ from address_policy import AddressPolicy
 from byte_budget import ByteBudget
 from errors import ImageError
 from image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
-from source_connection import (
-    MAX_ADDRESSES_TRIED,
-    MAX_FRAMING_BYTES,
-    MAX_HEADER_BYTES,
-    Attempt,
-    Network,
-)
+from source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
+from source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:
