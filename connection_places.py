@@ -13,7 +13,6 @@ import threading
 import time
 from contextlib import suppress
 from enum import IntEnum
-from operator import itemgetter
 from typing import Final
 
 MAX_CONNECTIONS: Final = 512  # at once
@@ -112,10 +111,11 @@ class ConnectionPlaces:
 
     def _make_room(self) -> bool:
         now = time.monotonic()
-        waiting = [(since, place) for place in self._taken if (since := place.waits_since(now))]
-        if not waiting:
+        waiting = {place: place.waits_since(now) for place in self._taken}
+        since = {place: begun for place, begun in waiting.items() if begun is not None}
+        if not since:
             return False
-        _, victim = min(waiting, key=itemgetter(0))
+        victim = min(since, key=since.__getitem__)
         victim.revoke()
         self._taken.remove(victim)
         return True

@@ -191,8 +191,8 @@ class HttpConnection:
                 length -= len(piece)
                 if length >= 0:
                     self._writer.send(piece, pace)
-        except ServiceError as error:
-            logger.warning("%s %s: %s", *self._subject(), error.detail)
+        except (ServiceError, OSError) as error:  # of the store: it is too late to say so
+            logger.warning("%s %s: %s", *self._subject(), error)
             raise ConnectionOverError from error
         if length:
             logger.error("%s %s: the body has another length than declared", *self._subject())

@@ -19,7 +19,7 @@ import connection_places
 import http_connection
 import http_transfer
 from connection_places import Phase
-from errors import HttpError
+from errors import HttpError, ImageError
 from http_protocol import Request, Response, json_response
 from http_server import HttpServer
 
@@ -121,6 +121,7 @@ class Site:
     def __init__(self) -> None:
         self.was_dropped = threading.Event()
         self.leave = threading.Event()
+        self.torn_by = Exception()
 
     def answer(self, request: Request) -> Response:
         """Answer as the path says."""
@@ -139,9 +140,15 @@ class Site:
             case "/late":
                 assert self.leave.wait(PATIENCE_SECONDS)
                 return json_response({})
+            case "/torn":
+                return Response(HTTPStatus.OK, self._torn(), {"Content-Length": "4"})
         if request.path in FIXED:
             return FIXED[request.path]
         raise HttpError(HTTPStatus.NOT_FOUND, "nothing here")
+
+    def _torn(self) -> Iterator[bytes]:
+        yield b"abc"
+        raise self.torn_by
 
     def _huge(self) -> Iterator[bytes]:
         try:
@@ -534,6 +541,17 @@ def test_not_modified_has_neither_body_nor_length(client: Client) -> None:
     assert (answer.status, answer.headers["etag"]) == (304, '"1"')
     assert "content-length" not in answer.headers
     assert client.ask(GET).status == 200
+
+
+@pytest.mark.parametrize("error", [ImageError("storage_error", "gone"), OSError("gone")])
+def test_stream_that_fails_ends_the_connection(
+    client: Client, site: Site, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A body that can't be read to its end is cut off and logged, and nothing follows it."""
+    site.torn_by = error
+    client.sock.sendall(b"GET /torn HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    assert client.rest().partition(b"\r\n\r\n")[2] == b"abc"
+    assert [(r.levelname, "gone" in r.message) for r in caplog.records] == [("WARNING", True)]
 
 
 def test_stream_arrives_whole(client: Client) -> None:
