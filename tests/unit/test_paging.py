@@ -84,7 +84,9 @@ GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("cursor", [*GARBAGE, _cursor(-1), _cursor(2**31), _cursor(True), _cursor([1])])
+@pytest.mark.parametrize(
+    "cursor", [*GARBAGE, _cursor(-1), _cursor(2**31), _cursor(True), _cursor([1])]
+)
 def test_a_foreign_image_cursor_is_refused(cursor: str) -> None:
     """What the service did not give out as an image's cursor gets 422."""
     with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
