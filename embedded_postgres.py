@@ -201,7 +201,9 @@ class EmbeddedPostgres:
     def _last_trouble(self) -> str:
         """Return the last complaint among the new lines of the log, or their last."""
         lines = [line for line in self._new_log_lines() if line]
-        complaints = [line for line in lines if _COMPLAINT.search(line)]
+        # Clients that are turned away meanwhile are none.
+        telling = [line for line in lines if not _PASSING.search(line)]
+        complaints = [line for line in telling if _COMPLAINT.search(line)]
         return next(reversed(complaints or lines), "no reason given")
 
     def _is_running(self) -> bool:

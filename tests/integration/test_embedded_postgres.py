@@ -511,6 +511,15 @@ def test_error_carries_the_logs_last_complaint(
         server.start()
 
 
+def test_clients_that_are_turned_away_are_no_reason(tmp_path: Path) -> None:
+    """What a dying server says to clients comes after what it dies of, and tells nothing."""
+    reason = "FATAL:  required WAL directory does not exist"
+    (tmp_path / "postgres.log").write_text(
+        f"{reason}\nFATAL:  the database system is in recovery\n"
+    )
+    assert EmbeddedPostgres(tmp_path)._last_trouble() == reason
+
+
 def test_directory_that_is_a_file_is_named(
     tmp_path: Path, make_server: Callable[..., EmbeddedPostgres]
 ) -> None:
