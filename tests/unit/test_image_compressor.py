@@ -708,7 +708,7 @@ def test_half_a_jpeg_with_an_end_is_still_half_a_jpeg() -> None:
     "data",
     [
         *(saved(photo(mode=mode), "JPEG", progressive=True) for mode in ("L", "RGB")),
-        saved(photo(), "JPEG", progressive=True, restart_marker_rows=1),
+        saved(photo(16, 400, "L"), "JPEG", progressive=True, restart_marker_rows=1),
         jpeg_of_planes(*photo().split()),
     ],
 )
@@ -718,7 +718,7 @@ def test_the_last_scan_of_a_jpeg_has_to_be_whole(data: bytes, size: dict[str, An
     start = data.rindex(b"\xff\xda") + 14
     for share in (0.1, 0.5, 0.8):
         cut = data[: start + int(share * (len(data) - start))].rstrip(b"\xff")
-        assert opened(cut + b"\xff\xd9").size == (160, 120)
+        assert opened(cut + b"\xff\xd9").size == opened(data).size
         assert error_code(cut + b"\xff\xd9", **size) == "truncated"
     assert difference(squeezed(data, format=OutputFormat.PNG).data, data) < 3
 
@@ -839,7 +839,7 @@ def test_a_tile_can_not_be_larger_than_any_image() -> None:
 
 def test_a_picture_that_calls_itself_metadata_is_none() -> None:
     """What is blanked in an AVIF must not have been its pixels."""
-    data = saved(photo(), "AVIF", exif=exif(), quality=5)
+    data = saved(photo(), "AVIF", xmp=SECRET, quality=5)
     assert squeezed(data).quality == "original"
     first = data.index(b"iloc") + 12
     at, size = first + 6, 14  # of an entry: number, file, extents, then where and how long
