@@ -685,6 +685,13 @@ def test_the_same_input_gives_the_same_bytes(name: str) -> None:
         assert squeezed(data, **options) == first
 
 
+def test_an_animation_does_not_tell_when_it_was_made() -> None:
+    """A date in the file would make each run's bytes others."""
+    data = squeezed(animation("GIF"), format=OutputFormat.AVIF).data
+    at = data.index(b"mvhd") + 8
+    assert not any(data[at : at + 16])
+
+
 # Failures
 
 
