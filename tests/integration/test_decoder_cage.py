@@ -154,6 +154,7 @@ def test_the_bars_are_told_and_bind_every_thread() -> None:
             assert "Seccomp:\t2" in status
             assert "CapEff:\t0000000000000000" in status
             assert not is_root or "Uid:\t65533\t65533\t65533\t65533\n" in status
+            assert not is_root or "Gid:\t65533\t65533\t65533\t65533\n" in status
             assert not is_root or "Groups:\t \n" in status
 
 

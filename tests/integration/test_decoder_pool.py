@@ -405,12 +405,13 @@ def test_a_bug_is_logged_and_costs_one_image(
 ) -> None:
     """An operator sees the traceback, a client does not."""
     program('ready(); read(); answer({"bug": "Traceback of a test"}); time.sleep(60)')
-    with pool() as decoders, pytest.raises(ImageError) as caught:
-        decoders.compress(JPEG, ImageOptions())
+    with pool() as decoders:
+        with pytest.raises(ImageError) as caught:
+            decoders.compress(JPEG, ImageOptions())
+        assert not children()  # nobody knows what state it was in
     assert caught.value.code == "internal_error"
     assert "Traceback" not in caught.value.detail
     assert "Traceback of a test" in caplog.text
-    assert not children()  # nobody knows what state it is in
 
 
 def test_decoders_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
