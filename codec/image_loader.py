@@ -32,7 +32,7 @@ from codec.image_format import SourceFormat, unsupported
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Imported here, so that nothing is left to be loaded later, where no file can be opened.
 _PLUGINS = (
@@ -264,17 +264,21 @@ def _check_tiff(image: Image.Image, size_bytes: int) -> None:
     tags = getattr(image, "tag_v2", {})
     if _DNG_VERSION in tags:
         raise unsupported("a camera's raw image")
-    tile_pixels = math.prod(_as_tuple(tags.get(tag, 0))[0] for tag in (322, 323))
+    tile_pixels = math.prod(side for tag in (322, 323) for side in _numbers(tags, tag)[:1])
     if tile_pixels > max(_LARGEST_TILE_PIXELS, math.prod(image.size)):
         raise broken("its tiles are larger than it is")
     for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
-        starts, sizes = (_as_tuple(tags.get(tag, ())) for tag in (offsets, counts))
+        starts, sizes = _numbers(tags, offsets), _numbers(tags, counts)
         if any(start + size > size_bytes for start, size in zip(starts, sizes, strict=False)):
             raise cut_short()
 
 
-def _as_tuple(value: Any) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _numbers(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
+    value = tags.get(tag, ())
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(number, int) for number in numbers):
+        raise broken("its directory has a text for a number")
+    return numbers
 
 
 @contextmanager

@@ -844,6 +844,19 @@ def test_a_tile_can_not_be_larger_than_any_image() -> None:
     assert error_code(tiff(4112)) == "decode_error"
 
 
+@pytest.mark.parametrize("tag", [273, 279, 322, 323, 324, 325])
+@pytest.mark.parametrize("kind", [2, 5, 7, 11])
+def test_a_tiff_may_have_a_text_for_a_number(tag: int, kind: int) -> None:
+    """Where its pixels lie can't be told then, and that is no bug of ours."""
+    fields = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 8, 279: 64, tag: 99}
+    entries = [
+        struct.pack("<HHII", key, kind if key == tag else 4, 1, fields[key])
+        for key in sorted(fields)
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries)
+    assert error_code(head.ljust(300, b"\0")) == "decode_error"
+
+
 def test_a_picture_that_calls_itself_metadata_is_none() -> None:
     """What is blanked in an AVIF must not have been its pixels."""
     data = saved(photo(), "AVIF", xmp=SECRET, quality=5)
