@@ -11,7 +11,8 @@ import socket
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import metrics
 from connection_places import ConnectionOverError, Phase
@@ -29,6 +30,7 @@ from http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from socketserver import BaseServer
 
     from connection_places import Place
     from http_protocol import RequestLine
@@ -52,27 +54,39 @@ class Site(Protocol):
         """Return the response to a request. Raises HttpError; anything else is a bug."""
 
 
-class HttpConnection:
-    """The requests of one connection."""
+class HttpHandler(BaseHTTPRequestHandler):
+    """The requests of one connection.
 
-    def __init__(self, connection: socket.socket, peer: str, place: Place, site: Site) -> None:
-        self._connection = connection
-        self._peer = peer
+    The standard library's handler waits without end, and reads in good faith what two parsers could
+    read in two ways; so reading, parsing and sending are our own.
+    """
+
+    def __init__(
+        self, connection: socket.socket, address: tuple[Any, ...], server: Site, place: Place
+    ) -> None:
+        self._site = server
         self._place = place
-        self._site = site
-        self._closes = False
         self._line: RequestLine | None = None
         self._body: ArrivingBody | None = None
+        super().__init__(connection, address, cast("BaseServer", server))
 
-    def serve(self) -> None:
+    def setup(self) -> None:
+        """Do without the standard library's files around the socket."""
+        self.connection = self.request
+
+    def handle(self) -> None:
         """Answer requests until one of both sides has had enough; the caller closes the socket."""
         with suppress(ConnectionOverError, OSError):  # OSError: gone before the first byte
-            self._reader = SocketReader(self._connection)
-            self._writer = SocketWriter(self._connection, self._place)
-            while not self._closes and self._wait_for_request():
-                self._serve_request()
-            if self._closes and not (self._body and self._body.is_read):
+            self._reader = SocketReader(self.connection)
+            self._writer = SocketWriter(self.connection, self._place)
+            self.close_connection = False
+            while not self.close_connection and self._wait_for_request():
+                self.handle_one_request()
+            if self.close_connection and not (self._body and self._body.is_read):
                 self._linger()
+
+    def finish(self) -> None:
+        """Leave the socket to the server; nothing is buffered."""
 
     def _wait_for_request(self) -> bool:
         self._place.enter(Phase.IDLE)
@@ -85,15 +99,16 @@ class HttpConnection:
         Closing on unread bytes would reset it, and the answer could be lost (RFC 9112, 9.6).
         """
         self._place.enter(Phase.IDLE)
-        self._connection.shutdown(socket.SHUT_WR)
+        self.connection.shutdown(socket.SHUT_WR)
         self._reader.deadline = time.monotonic() + LINGER_SECONDS
         for _ in range(LINGER_PIECES):
             if not self._reader.buffered.read1(PIECE_BYTES):
                 return
 
-    def _serve_request(self) -> None:
+    def handle_one_request(self) -> None:
+        """Answer the request whose first byte is there."""
         started = time.monotonic()
-        self._line, self._body, self._closes = None, None, True  # until it is understood
+        self._line, self._body, self.close_connection = None, None, True  # until it is understood
         try:
             response, head = self._understand_and_answer()
         except HttpError as error:
@@ -111,11 +126,11 @@ class HttpConnection:
         request = self._read_request()
         response = self._site.answer(request)
         is_body_read = self._body is not None and self._body.is_read
-        self._closes = self._closes or self._site.is_draining or not is_body_read
-        return response, render_head(response, closes=self._closes)
+        self.close_connection = self.close_connection or self._site.is_draining or not is_body_read
+        return response, render_head(response, closes=self.close_connection)
 
     def _refuse(self, error: HttpError) -> tuple[Response, bytes]:
-        self._closes = True
+        self.close_connection = True
         response = problem_response(error)
         return response, render_head(response, closes=True)
 
@@ -128,11 +143,12 @@ class HttpConnection:
         except TimeoutError:
             raise ConnectionOverError from None
         head = RequestHead(line, header_lines)
-        self._closes = not head.keeps_alive
+        self.close_connection = not head.keeps_alive
         begin = self._continue if head.expects_continue else lambda: None
         self._body = ArrivingBody(head.length, self._reader, self._place, begin)
         self._place.enter(Phase.WORKING)
-        return Request(head.method, head.path, head.query, head.headers, self._body, self._peer)
+        peer = str(self.client_address[0])
+        return Request(head.method, head.path, head.query, head.headers, self._body, peer)
 
     def _read_head(self) -> tuple[RequestLine, list[bytes]]:
         """Return the request line and the header lines behind it.

@@ -8,12 +8,13 @@ import socket
 import threading
 from contextlib import suppress
 from http import HTTPStatus
+from http.server import ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from connection_places import ConnectionPlaces
 from errors import HttpError
-from http_connection import HttpConnection
+from http_connection import HttpHandler
 from http_protocol import problem_response, render_head
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ FULL_SECONDS: Final = 5  # after which to come again when all places are at work
 logger = logging.getLogger(__name__)
 
 
-class HttpServer(TCPServer):
+class HttpServer(ThreadingHTTPServer):
     """A bounded number of connections, a thread each, answered by one function."""
 
-    allow_reuse_address = True
     request_queue_size = BACKLOG
 
     answer: Callable[[Request], Response]
@@ -43,13 +43,13 @@ class HttpServer(TCPServer):
         self._places = ConnectionPlaces()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         _allow_files()
-        super().__init__((host.strip("[]"), port), _no_handler)
+        # Each handler is made in `_serve`, with its place.
+        super().__init__((host.strip("[]"), port), HttpHandler)  # type: ignore[arg-type]
 
-    @property
-    def server_port(self) -> int:
-        """The port that is listened on."""
-        port: int = self.socket.getsockname()[1]
-        return port
+    def server_bind(self) -> None:
+        """Take the address; the standard library would ask the resolver for its name as well."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def start(self, answer: Callable[[Request], Response]) -> None:
         """Answer requests by this function, in threads of our own, until `shutdown`."""
@@ -73,7 +73,7 @@ class HttpServer(TCPServer):
             return
         try:
             threading.Thread(
-                target=self._serve, args=(request, client_address[0], place), daemon=True
+                target=self._serve, args=(request, client_address, place), daemon=True
             ).start()
         except RuntimeError:  # the system has no thread left
             self._places.leave(place)
@@ -83,18 +83,14 @@ class HttpServer(TCPServer):
         """Log what nobody expected."""
         logger.exception("connection failed")  # noqa: LOG004  # called while one is handled
 
-    def _serve(self, connection: socket.socket, peer: str, place: Place) -> None:
+    def _serve(self, connection: socket.socket, address: Any, place: Place) -> None:
         try:
-            HttpConnection(connection, peer, place, self).serve()
+            HttpHandler(connection, address, self, place)
         except Exception:
             logger.exception("connection failed")
         finally:
             self._places.leave(place)
             self.shutdown_request(connection)
-
-
-def _no_handler(*_: Any) -> Any:
-    raise NotImplementedError  # `process_request` has its own
 
 
 def _refuse(connection: socket.socket) -> None:

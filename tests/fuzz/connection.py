@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import re
+import tempfile
 import threading
+from functools import cache
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from connection_places import Place
-from http_connection import HttpConnection
+from database_helper import Database, DatabaseUnavailableError
+from http_connection import HttpHandler
 from http_protocol import MAX_HEADER_BYTES, Response
+from image_store import ImageStore
+from server import Api
+from settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from http_connection import Site
     from http_protocol import Request
 
 MAX_BYTES: Final = 4 * MAX_HEADER_BYTES
@@ -29,6 +37,8 @@ _LENGTH: Final = re.compile(rb"(?im)^content-length:[ \t]*([0-9]+)[ \t]*\r$")
 _FRAMING: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):")
 _ORIGIN: Final = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _RESPONSE: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [ -~]*\r\n((?:[!-9;-~]+: [ -~]*\r\n)*)\r\n")
+_OUR_FAULTS: Final = {500, 502, 504}
+_SECRET: Final = b"a secret of 24 bytes" + bytes(4)
 _REFUSALS: Final = {400, 411, 414, 417, 431, 501, 505}
 
 Understood = tuple[str, str, bytes]  # method, path and body of a request
@@ -79,10 +89,36 @@ def check_conversation(data: bytes) -> None:
     assert statuses[len(understood) :] in [[], *([status] for status in _REFUSALS)]
 
 
+def check_service(data: bytes) -> None:
+    """Have a connection's bytes answered by the service, whose database is away."""
+    statuses = _answers(data[:MAX_BYTES], MAX_BYTES, _api())
+    assert not _OUR_FAULTS & set(statuses)
+
+
 def _converse(data: bytes, piece: int) -> tuple[list[Understood], list[int]]:
-    site, wire = _Site(), cast("Any", _Wire(data, piece))
-    HttpConnection(wire, "127.0.0.1", Place(wire, threading.Condition()), site).serve()
-    return site.understood, list(_statuses(bytes(wire.sent)))
+    site = _Site()
+    return site.understood, _answers(data, piece, site)
+
+
+def _answers(data: bytes, piece: int, site: Site) -> list[int]:
+    wire = cast("Any", _Wire(data, piece))
+    HttpHandler(wire, ("127.0.0.1", 0), site, Place(wire, threading.Condition()))
+    return list(_statuses(bytes(wire.sent)))
+
+
+class _NoDatabase(Database):
+    """A database that is away."""
+
+    def transaction(self, seconds: float | None = None) -> NoReturn:  # noqa: ARG002  # as inherited
+        raise DatabaseUnavailableError("away")
+
+
+@cache
+def _api() -> Api:
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    settings = Settings(rate_limit=1_000_000, webhook_secret=_SECRET)
+    return Api(settings, _NoDatabase(""), ImageStore(f"file:{folder.name}"))
 
 
 def _strict_reading(data: bytes) -> Iterator[Understood]:
