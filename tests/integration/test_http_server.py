@@ -138,6 +138,7 @@ class Site:
                 length = str(HUGE_PIECES * http_transfer.PIECE_BYTES)
                 return Response(HTTPStatus.OK, self._huge(), {"Content-Length": length})
             case "/late":
+                assert all(request.body)
                 assert self.leave.wait(PATIENCE_SECONDS)
                 return json_response({})
             case "/torn":
@@ -280,6 +281,7 @@ def test_query_is_decoded(client: Client) -> None:
     ("request_bytes", "status"),
     [
         (b"GET /echo HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: bc\n\r\n", 400),
         (b"GET /echo HTTP/1.1\rHost: a\r\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\r\nHost: a\r\r\n\r\n", 400),
         (b"GET\xa0/echo\xa0HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -416,6 +418,7 @@ def test_idle_connection_is_cut_off(monkeypatch: pytest.MonkeyPatch, site: Site)
         assert used.ask(GET).status == 200
         assert silent.is_closed()
         assert used.is_closed()
+        _wait_for_phases(server, [])
 
 
 @pytest.mark.parametrize("sent", [1, 500_000])
@@ -594,8 +597,8 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, site: Site) ->
     monkeypatch.setattr(connection_places, "MAX_CONNECTIONS", 2)
     site.leave.clear()
     with _running(site) as server, Client(server) as first, Client(server) as second:
-        for client in (first, second):
-            client.sock.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        first.sock.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        second.sock.sendall(post(b"abc").replace(b"/echo", b"/late"))
         _wait_for_phases(server, [Phase.WORKING] * 2)
         with Client(server) as third:
             answer = third.read()

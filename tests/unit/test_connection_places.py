@@ -105,6 +105,16 @@ def test_who_is_waited_for_longest_gives_way(
     assert [place.is_revoked for place in taken] == [n == revoked for n in range(2)]
 
 
+def test_each_newcomer_takes_another_place(
+    clock: Clock, connect: Callable[[], socket.socket]
+) -> None:
+    """Who gave way has no place any more that could be taken."""
+    places = ConnectionPlaces()
+    taken = [_take(places, connect(), IDLE), _take(places, connect(), IDLE)]
+    assert all(places.take(connect()) for _ in taken)
+    assert all(place.is_revoked for place in taken)
+
+
 def test_headers_are_waited_for_since_the_connection_was_idle(
     clock: Clock, connect: Callable[[], socket.socket]
 ) -> None:
