@@ -26,7 +26,8 @@ INSTRUMENTED: Final = [  # ours and what they lean on
     *("address_policy", "csv_problems", "csv_rows", "csv_validator", "serial_numbers"),
     *("upload_parser", "decoder_protocol", "decoder_pool", "http_protocol", "file_response"),
     *("http_connection", "http_transfer", "idempotency", "paging", "request_options", "output_csv"),
-    *("image_downloader", "source_connection", "source_response"),
+    *("server", "access_control", "site_guard", "client_address", "upload_intake"),
+    *("image_downloader", "source_answer", "source_connection", "source_response"),
     *("codec", "PIL"),
     *("multipart", "idna", "http.client", "email.feedparser", "ipaddress"),
 ]

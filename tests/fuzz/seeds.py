@@ -49,7 +49,28 @@ _ODD: Final = (
     "HEAD http://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "\r\nGET / HTTP/1.1\nHost: a\nConnection: close\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
 )
+_ID: Final = "0a" * 16
 _MOMENT: Final = "2026-01-02T03:04:05.678901+00:00"
+
+
+def _requests() -> list[str]:
+    about = "Host: 127.0.0.1:8000\r\nX-Forwarded-For: 93.184.216.34, 127.0.0.1\r\n"
+    site = "Origin: http://127.0.0.1:8000\r\nSec-Fetch-Site: same-origin\r\n"
+    body = f"{_CSV}{_ROW}"
+    plain = f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n"
+    form = f"Content-Type: multipart/form-data; boundary=XyZ\r\nContent-Length: {len(_FORM)}\r\n"
+    page = f"GET /status/{_ID}/images?{_cursors()[0]}&state=failed HTTP/1.1\r\n{about}\r\n"
+    return [
+        f"POST /upload?dry_run=true HTTP/1.1\r\n{about}{site}{plain}\r\n{body}",
+        f'POST /upload?strict=true HTTP/1.1\r\n{about}Idempotency-Key: "a"\r\n{form}\r\n{_FORM}',
+        f"GET / HTTP/1.1\r\n{about}If-None-Match: *\r\n\r\nHEAD /web/app.js HTTP/1.1\r\n{about}\r\n",
+        f"GET /requests?{_cursors()[1]} HTTP/1.1\r\n{about}Authorization: Bearer k\r\n\r\n",
+        page,
+        f"GET /uploads/{_ID}/{_ID}-1.jpg HTTP/1.1\r\n{about}Range: bytes=0-\r\n\r\n",
+        f"GET /static/{_ID}-report.csv HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        f"DELETE /status/{_ID} HTTP/1.1\r\n{about}\r\n",
+        f"OPTIONS * HTTP/1.1\r\n{about}\r\nGET /samples/..%2f/metrics HTTP/1.0\r\n\r\n",
+    ]
 
 
 def _images() -> list[bytes]:
@@ -109,6 +130,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b'{"bug":"Traceback"}',
     ],
     "http_connection": [(_GET + _POST + _GET).encode(), *(text.encode() for text in _ODD)],
+    "service_connection": [text.encode() for text in _requests()],
     "origin_answer": [
         b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: "a"\r\nContent-Type: image/png\r\n\r\nabc',
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n",

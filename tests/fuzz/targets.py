@@ -41,7 +41,7 @@ from paging import (
 )
 from request_options import parse_options
 from tests.fuzz.addresses import POLICY, check_approved, check_url
-from tests.fuzz.connection import check_conversation
+from tests.fuzz.connection import check_conversation, check_service
 from tests.fuzz.origin import check_download
 from tests.fuzz.pictures import check_compression, check_walk
 from upload_parser import UploadParser
@@ -224,6 +224,11 @@ def _check_reply(text: bytes, body: bytes) -> None:
 def http_connection(data: bytes) -> None:
     """Answer a connection: strict HTTP alone is understood, in one way, and nothing fails."""
     check_conversation(data)
+
+
+def service_connection(data: bytes) -> None:
+    """Answer a connection by the whole service but its database: nothing is our fault."""
+    check_service(data)
 
 
 def origin_answer(data: bytes) -> None:
@@ -409,6 +414,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         decoder_frame,
         decoder_reply,
         http_connection,
+        service_connection,
         origin_answer,
         image_container,
         image_compression,

@@ -20,6 +20,7 @@ import image_downloader
 import output_csv
 import paging
 import request_options
+import server
 from codec.image_compressor import CompressedImage
 from csv_validator import ProductReader
 from decoder_protocol import pack
@@ -108,6 +109,7 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "decoder_frame": (targets, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
+    "service_connection": (server, "parse_limit", lambda _: 1 / 0, SEEDS["service_connection"][3]),
     "origin_answer": (image_downloader, "validator", lambda *_: "\0", SEEDS["origin_answer"][0]),
     "image_container": (
         pictures,
