@@ -1,4 +1,4 @@
-"""A second opinion on URLs and addresses: what `address_policy` lets pass, others must too."""
+"""Targets: a second opinion on URLs and addresses: what `address_policy` lets pass, others must too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib3.util import parse_url
 
 from address_policy import DEFAULT_PORTS, AddressPolicy, SourceUrl, parse_source_url
 from errors import ErrorCode, ImageError
+from tests.fuzz.promises import any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,18 @@ _METADATA: Final = [
     ip_network(text)
     for text in ("169.254.0.0/16", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 ] + [ip_network(text) for text in ("fd00:ec2::254", "fd20:ce::254", "fd00:42::42")]
+
+
+def source_url(data: bytes) -> None:
+    """Read a URL: every parser finds the very host that was judged."""
+    check_url(any_text(data))
+
+
+def addresses(data: bytes) -> None:
+    """Approve addresses, as text in lines or packed: none that another judge calls private."""
+    _check_approved(any_text(data).split("\n"))
+    if len(data) in {4, 16}:
+        _check_approved([str(ip_address(data))])
 
 
 def check_url(text: str) -> None:
@@ -100,7 +113,7 @@ def _check_host(host: str) -> None:
         _judge(address)
 
 
-def check_approved(texts: Sequence[str]) -> None:
+def _check_approved(texts: Sequence[str]) -> None:
     """Have addresses approved and judge again each that was."""
     for policy, source in ((POLICY, _PUBLIC), (_ALLOWING, _ALLOWED)):
         try:

@@ -1,4 +1,4 @@
-"""A connection without a socket: what the server understands and answers, read by a strict eye."""
+"""Targets: a connection without a socket: what the server understands and answers, read by a strict eye."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ORIGIN: Final = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _RESPONSE: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [ -~]*\r\n((?:[!-9;-~]+: [ -~]*\r\n)*)\r\n")
 _OUR_FAULTS: Final = {500, 502, 504}
 _SETTINGS: Final = {"rate_limit": 1_000_000, "webhook_secret": "whsec_" + "c2VjcmV0" * 4}
-_REFUSALS: Final = {400, 411, 414, 417, 431, 501, 505}
+_REFUSALS: Final = {400, 411, 414, 417, 431}
 
 Understood = tuple[str, str, bytes]  # method, path and body of a request
 
@@ -79,7 +79,7 @@ class _Site:
         return Response(HTTPStatus.OK, b"{}")
 
 
-def check_conversation(data: bytes) -> None:
+def http_connection(data: bytes) -> None:
     """Have a connection's bytes answered, at once and piece by piece."""
     data = data[:MAX_BYTES]
     understood, statuses = _converse(data, MAX_BYTES)
@@ -89,7 +89,7 @@ def check_conversation(data: bytes) -> None:
     assert statuses[len(understood) :] in [[], *([status] for status in _REFUSALS)]
 
 
-def check_service(data: bytes) -> None:
+def service_connection(data: bytes) -> None:
     """Have a connection's bytes answered by the service, whose database is away."""
     statuses = _answers(data[:MAX_BYTES], MAX_BYTES, _api())
     assert not _OUR_FAULTS & set(statuses)

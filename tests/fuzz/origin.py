@@ -1,4 +1,4 @@
-"""An origin without a network: its bytes lie in a pair of local sockets before they are asked for."""
+"""Target: an origin without a network: its bytes lie in a pair of local sockets before they are asked for."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _DOWNLOADER: Final = ImageDownloader(
 )
 
 
-def check_download(answer: bytes) -> None:
+def origin_answer(data: bytes) -> None:
     """Download from an origin that answers so: an image, or an error that an owner may read."""
-    _ORIGIN.answer = answer[:MAX_BYTES]
+    _ORIGIN.answer = data[:MAX_BYTES]
     try:
         with _DOWNLOADER.download(f"http://{_PUBLIC}/a") as image:
             assert 0 < len(image.data) <= _MAX_IMAGE_BYTES

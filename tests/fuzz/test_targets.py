@@ -24,7 +24,7 @@ import server
 from codec.image_compressor import CompressedImage
 from csv_validator import ProductReader
 from decoder_protocol import pack
-from tests.fuzz import pictures, targets
+from tests.fuzz import pictures, products
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 from upload_parser import _FormParser
@@ -98,15 +98,15 @@ def _pixel(data: bytes) -> CompressedImage:
 
 
 BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse for each target
-    "csv_file": (targets, "ProductReader", _Swapping, SEEDS["csv_file"][0]),
-    "url_cell": (targets, "split_urls", lambda cell: cell.split(","), b"http://a/1,2.jpg"),
+    "csv_file": (products, "ProductReader", _Swapping, SEEDS["csv_file"][0]),
+    "url_cell": (products, "split_urls", lambda cell: cell.split(","), b"http://a/1,2.jpg"),
     "source_url": (address_policy, "_write_out_ipv4", str, b"http://0x7f.1/"),
     "addresses": (address_policy, "_is_public", bool, b"10.0.0.1"),
     "multipart": (
         *(_FormParser, "feed", lambda parser, chunk: parser._parse(chunk, chunk)),
         SEEDS["multipart"][0],
     ),
-    "decoder_frame": (targets, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
+    "decoder_frame": (pictures, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
     "service_connection": (server, "parse_limit", lambda _: 1 / 0, SEEDS["service_connection"][3]),
