@@ -127,13 +127,13 @@ class RequestLine(NamedTuple):
 
 
 def parse_request_line(line: bytes) -> RequestLine:
-    """Take a request's first line apart. Raises HttpError 400 or 505."""
+    """Take a request's first line apart. Raises HttpError 400."""
     match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if not match:
         raise _bad_request("this is not an HTTP/1.1 request")
     method, target, major, minor = match.groups()
     if major != "1":
-        raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 is spoken here")
+        raise _bad_request("only HTTP/1.1 is spoken here")
     return RequestLine(method, target, int(minor))
 
 
@@ -165,10 +165,10 @@ class RequestHead:
         Raises HttpError.
         """
         if codings := self.headers.get_all("Transfer-Encoding"):
-            is_legal = codings == ["chunked"] and "Content-Length" not in self.headers
+            has_two_ends = len(codings) > 1 or "Content-Length" in self.headers
             raise HttpError(
-                HTTPStatus.LENGTH_REQUIRED if is_legal else HTTPStatus.NOT_IMPLEMENTED,
-                "send the body with a Content-Length, not in chunks",
+                HTTPStatus.BAD_REQUEST if has_two_ends else HTTPStatus.LENGTH_REQUIRED,
+                "send the body with a Content-Length alone, not in chunks",
             )
         for name in _AT_MOST_ONCE:
             if len(self.headers.get_all(name, [])) > 1:
