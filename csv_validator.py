@@ -201,7 +201,7 @@ class ProductReader:
         elif len(urls) > most:
             detail = f"the product has {len(urls)} image URLs, and {most} are the most"
             problems.add(line, self._names[urls_at], CsvCode.TOO_MANY_URLS, detail)
-        for url in urls if self._strict else ():
+        for url in urls[:most] if self._strict else ():  # no more is read of a bomb
             try:
                 parse_source_url(url)
             except ImageError as error:

@@ -411,6 +411,14 @@ def test_strict_refuses_invalid_urls() -> None:
     assert len(list(read(HEADER + "1,Vase,http://a.test/1\n", strict=True))) == 1
 
 
+def test_strict_reads_no_more_urls_than_allowed() -> None:
+    """Of a cell with too many URLs only as many are looked at as a product may have."""
+    cell = ",".join(["ftp://a"] * 1000)
+    errors = refusal(HEADER + f'1,Vase,"{cell}"\n', strict=True).members["errors"]
+    codes = [error["code"] for error in errors]
+    assert codes == ["too_many_urls", *["invalid_url"] * LIMITS.max_urls_per_row]
+
+
 def test_memory_does_not_grow_with_rows() -> None:
     """A file of many rows is read, and its duplicates found, in a fraction of its size."""
     with tempfile.TemporaryFile() as file:
