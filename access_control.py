@@ -19,7 +19,7 @@ from rate_limit import RateLimit
 from site_guard import SiteGuard
 
 if TYPE_CHECKING:
-    from http_protocol import Request
+    from httpd.http_protocol import Request
     from settings import Settings
 
 READ_COST: Final = 1

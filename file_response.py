@@ -11,10 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from errors import HttpError
-from http_protocol import Response
+from httpd.http_protocol import Response
 
 if TYPE_CHECKING:
-    from http_protocol import Request
+    from httpd.http_protocol import Request
     from image_store import ImageStore, StoredObject
 
 # Images are another's bytes on our origin: nothing in them may run.

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import image_queue
 from address_policy import parse_source_url
-from byte_budget import ByteBudget
 from codec.image_compressor import ImageLimits
-from decoder_pool import DecoderPool
+from decoder.decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
-from image_downloader import DownloadLimits, ImageDownloader
+from fetching.byte_budget import ByteBudget
+from fetching.image_downloader import DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
-from origin_demand import PostponedError
+from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from async_database import AsyncDatabase
     from codec.image_compressor import CompressedImage
-    from decoder_cage import Bar
-    from origin_gate import OriginGate
+    from decoder.decoder_cage import Bar
     from output_files import OutputFiles
+    from politeness.origin_gate import OriginGate
     from request_options import ImageOptions
     from settings import Settings
 

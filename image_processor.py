@@ -20,16 +20,16 @@ import metrics
 import worker_steps
 from async_database import AsyncDatabase
 from database_helper import DatabaseUnavailableError, select_request
-from decoder_cage import Bar
+from decoder.decoder_cage import Bar
 from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from image_queue import ImageState
 from in_flight import InFlight
-from origin_gate import OriginGate
-from origin_queue import Terms
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
+from politeness.origin_gate import OriginGate
+from politeness.origin_queue import Terms
 from request_finisher import RequestFinisher
 from request_options import ImageOptions
 from request_queue import (

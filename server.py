@@ -30,8 +30,8 @@ from database_helper import (
 )
 from errors import HttpError, ImageError
 from file_response import file_response, is_unchanged
-from http_protocol import Response, json_response
-from http_server import HttpServer
+from httpd.http_protocol import Response, json_response
+from httpd.http_server import HttpServer
 from image_processor import background_worker
 from image_queue import ImageState
 from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from database_helper import Database
-    from http_protocol import Request
+    from httpd.http_protocol import Request
     from image_store import ImageStore, StoredObject
     from request_queue import Retried
     from settings import Settings

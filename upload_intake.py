@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from csv_validator import CsvLimits, ProductReader
 from database_helper import BATCH_SECONDS, UploadCounts, copy_products, insert_request
 from errors import ErrorCode, HttpError, ImageError
-from http_protocol import Response, json_response
+from httpd.http_protocol import Response, json_response
 from idempotency import (
     REPLAYED_HEADER,
     KeyedUpload,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from database_helper import Database
-    from http_protocol import Request
+    from httpd.http_protocol import Request
     from image_store import ImageStore
     from request_options import RequestOptions
     from settings import Settings

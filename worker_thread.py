@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import job_queue
-from decoder_cage import Bar
+from decoder.decoder_cage import Bar
 from errors import ServiceError, SettingsError
 
 if TYPE_CHECKING:

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import decoder_process  # found by the line above
-import decoder_protocol
-import decoder_syscalls
-from codec.image_compressor import compress as compress_as_ever
+from codec.image_compressor import compress as compress_as_ever  # found by the line above
+from decoder import decoder_process, decoder_protocol, decoder_syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,7 +40,7 @@ _START = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-import decoder_handle
+from decoder import decoder_handle
 import server
 decoder_handle._PROGRAM = Path({decoder!r})
 server.main()

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # where the modules lie
 
 from database_helper import Database  # noqa: E402  # found by the line above
-from decoder_handle import Decoder  # noqa: E402
+from decoder.decoder_handle import Decoder  # noqa: E402
 from tests.chaos.points import POINTS, Moment, Point  # noqa: E402
 
 if TYPE_CHECKING:

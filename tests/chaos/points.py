@@ -98,11 +98,11 @@ WORKER = {
         *("image_queue:claim_images", Moment.AFTER_COMMIT), "images are claimed, and none begun"
     ),
     "download": Point(
-        *("image_downloader:ImageDownloader._read", Moment.ENTRY),
+        *("fetching.image_downloader:ImageDownloader._read", Moment.ENTRY),
         *("an image is on its way from its origin", 6),
     ),
     "decode": Point(
-        *("decoder_handle:Decoder._send", Moment.EXIT), *("an image is in its decoder", 6)
+        *("decoder.decoder_handle:Decoder._send", Moment.EXIT), *("an image is in its decoder", 6)
     ),
     "compressed": Point(
         *("output_files:OutputFiles.stage", Moment.ENTRY),

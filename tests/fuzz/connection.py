@@ -12,10 +12,10 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from connection_places import Place
 from database_helper import Database, DatabaseUnavailableError
-from http_connection import HttpHandler
-from http_protocol import MAX_HEADER_BYTES, Response
+from httpd.connection_places import Place
+from httpd.http_connection import HttpHandler
+from httpd.http_protocol import MAX_HEADER_BYTES, Response
 from image_store import ImageStore
 from server import Api
 from settings import Settings
@@ -23,8 +23,8 @@ from settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from http_connection import Site
-    from http_protocol import Request
+    from httpd.http_connection import Site
+    from httpd.http_protocol import Request
 
 MAX_BYTES: Final = 4 * MAX_HEADER_BYTES
 # RFC 9112 without anything that two parsers might read in two ways.

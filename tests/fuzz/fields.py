@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from errors import HttpError
 from file_response import file_response
-from http_protocol import MAX_HEADERS, Request, _parse_headers, json_response
+from httpd.http_protocol import MAX_HEADERS, Request, _parse_headers, json_response
 from idempotency import HEADER, MAX_KEY_CHARACTERS, parse_key
 from image_store import ImageStore, StoredObject
 from paging import (
@@ -30,7 +30,7 @@ from tests.fuzz.promises import any_text, check_refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from http_protocol import RequestBody
+    from httpd.http_protocol import RequestBody
 
 _FILE: Final = StoredObject("a", size=100, etag="e", modified=0.0)
 _HEADER: Final = re.compile(rb"[0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")

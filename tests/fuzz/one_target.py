@@ -24,10 +24,9 @@ FINDING: Final = 77  # libFuzzer's exit code
 INPUT_SECONDS: Final = 10  # that one input may take
 INSTRUMENTED: Final = [  # ours and what they lean on
     *("address_policy", "csv_problems", "csv_rows", "csv_validator", "serial_numbers"),
-    *("upload_parser", "decoder_protocol", "decoder_pool", "http_protocol", "file_response"),
-    *("http_connection", "http_transfer", "idempotency", "paging", "request_options", "output_csv"),
+    *("upload_parser", "decoder", "httpd", "fetching", "file_response"),
+    *("idempotency", "paging", "request_options", "output_csv"),
     *("server", "access_control", "site_guard", "client_address", "upload_intake"),
-    *("image_downloader", "source_answer", "source_connection", "source_response"),
     *("codec", "PIL"),
     *("multipart", "idna", "http.client", "email.feedparser", "ipaddress"),
 ]

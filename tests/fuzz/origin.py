@@ -9,8 +9,8 @@ from typing import Final
 
 from address_policy import AddressPolicy
 from errors import ErrorCode, ImageError
-from image_downloader import DownloadLimits, ImageDownloader
-from source_connection import Network
+from fetching.image_downloader import DownloadLimits, ImageDownloader
+from fetching.source_connection import Network
 
 MAX_BYTES: Final = 16 * 1024  # of an answer; they fit into a socket's buffer
 _PUBLIC: Final = "93.184.216.34"

@@ -12,8 +12,14 @@ from typing import Final
 from codec.image_compressor import CompressedImage, ImageLimits, compress
 from codec.image_format import SourceFormat, identify
 from codec.image_metadata import strip, survey
-from decoder_pool import _DECODER_CODES, _read_reply
-from decoder_protocol import HEADER_BYTES, ProtocolError, pack, unpack_header, unpack_message
+from decoder.decoder_pool import _DECODER_CODES, _read_reply
+from decoder.decoder_protocol import (
+    HEADER_BYTES,
+    ProtocolError,
+    pack,
+    unpack_header,
+    unpack_message,
+)
 from errors import ErrorCode, ImageError
 from request_options import Effort, ImageOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from http_protocol import problem_response
+from httpd.http_protocol import problem_response
 
 if TYPE_CHECKING:
     from errors import HttpError

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from codec.container_structure import orientation_tiff
-from decoder_protocol import pack
+from decoder.decoder_protocol import pack
 from paging import image_cursor, request_cursor
 from tests.images import animation, photo, saved
 

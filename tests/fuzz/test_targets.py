@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import address_policy
-import decoder_pool
 import file_response
-import http_protocol
-import image_downloader
 import output_csv
 import paging
 import request_options
 import server
 from codec.image_compressor import CompressedImage
 from csv_validator import ProductReader
-from decoder_protocol import pack
+from decoder import decoder_pool
+from decoder.decoder_protocol import pack
+from fetching import image_downloader
+from httpd import http_protocol
 from tests.fuzz import pictures, products
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS

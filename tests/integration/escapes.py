@@ -27,8 +27,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-import decoder_cage  # noqa: E402  # found by the line above
-import decoder_process  # noqa: E402
+from decoder import decoder_cage, decoder_process  # noqa: E402  # found by the line above
 from tests.images import LIMITS  # noqa: E402
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import image_processor
 import job_queue
 from image_processor import background_worker
 from image_store import ImageStore
-from origin_queue import Terms
-from origin_state import FAILURES_TO_OPEN
+from politeness.origin_queue import Terms
+from politeness.origin_state import FAILURES_TO_OPEN
 from request_options import parse_options
 from settings import Settings
 from tests.images import photo, saved

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import landlockpy
 import pytest
 
-import decoder_handle
-import decoder_syscalls
 from codec.image_compressor import compress
-from decoder_cage import Bar
-from decoder_pool import DecoderPool, DecoderUnavailableError
+from decoder import decoder_handle, decoder_syscalls
+from decoder.decoder_cage import Bar
+from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from request_options import ImageOptions, OutputFormat
 from tests.images import LIMITS, photo, saved
 
@@ -177,7 +176,8 @@ def cage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         path = tmp_path / "decoder_of_a_test.py"
         path.write_text(
             f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            "import ctypes, errno, os, resource, decoder_cage, decoder_process, decoder_syscalls\n"
+            "import ctypes, errno, os, resource\n"
+            "from decoder import decoder_cage, decoder_process, decoder_syscalls\n"
             "def fail(*_): raise OSError(errno.EIO, 'it broke')\n"
             "def refuse(*_): raise PermissionError(errno.EPERM, 'not here')\n"
             f"{line}\ndecoder_process.main(sys.argv[1:])\n"
@@ -274,7 +274,7 @@ def test_the_filter_binds_threads_that_are_there() -> None:
     """The codecs' threads are older than the filter."""
     program = """
 import sys, threading
-import decoder_cage
+from decoder import decoder_cage
 decoder_cage.forbid_privileges_and_tracing()
 lock, said = threading.Lock(), []
 lock.acquire()

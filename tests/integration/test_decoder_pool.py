@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from PIL import Image
 
-import decoder_handle
-import decoder_pool
-import decoder_protocol
 from codec.image_compressor import ImageLimits, compress
-from decoder_pool import DecoderPool, DecoderUnavailableError
+from decoder import decoder_handle, decoder_pool, decoder_protocol
+from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ImageError
 from request_options import Effort, ImageOptions, OutputFormat
 from tests.images import LIMITS, opened, photo, saved
@@ -87,7 +85,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     head = f"""
 import os, signal, struct, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-import decoder_protocol
+from decoder import decoder_protocol
 def answer(message, body=b"", size=None):
     os.write(1, decoder_protocol.pack(message, len(body) if size is None else size) + body)
 def ready():
@@ -441,8 +439,8 @@ def test_closing_ends_images_under_way() -> None:
 
 def start_decoder(seconds: float = 30) -> subprocess.Popen[bytes]:
     """Start the program itself, and wait until it is ready."""
-    program = [sys.executable, str(ROOT / "decoder_process.py"), "2000000", "20", str(seconds)]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    program = [sys.executable, "-m", "decoder.decoder_process", "2000000", "20", str(seconds)]
+    process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout
     header = process.stdout.read(decoder_protocol.HEADER_BYTES)
     message_bytes, _ = decoder_protocol.unpack_header(header, 0)

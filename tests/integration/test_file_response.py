@@ -9,13 +9,13 @@ import pytest
 import requests
 
 from file_response import file_response
-from http_server import HttpServer
+from httpd.http_server import HttpServer
 from image_store import CHUNK_BYTES, ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from http_protocol import Request, Response
+    from httpd.http_protocol import Request, Response
 
     Get = Callable[..., requests.Response]
 

@@ -24,7 +24,7 @@ from async_database import AsyncDatabase
 from database_helper import Database, DatabaseUnavailableError, is_alive
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
-from http_server import HttpServer
+from httpd.http_server import HttpServer
 from image_processor import background_worker
 from image_store import ImageStore
 from server import Api

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-import image_downloader
 import image_pipeline
 import image_processor
 import webhook_sender
 from address_policy import AddressPolicy
 from errors import ImageError
-from image_downloader import HOSTS_KEPT, DownloadLimits, ImageDownloader
+from fetching import image_downloader
+from fetching.image_downloader import HOSTS_KEPT, DownloadLimits, ImageDownloader
+from fetching.source_connection import Network
 from image_processor import background_worker
 from image_store import ImageStore
 from request_options import parse_options
 from settings import Settings
-from source_connection import Network
 from tests.address_forms import ADDRESSES, BLOCKED_HOSTS, BLOCKED_URLS
 from tests.images import photo, saved
 from tests.origin import Origin

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-import connection_places
-import http_connection
-import http_transfer
-from connection_places import Phase
 from errors import HttpError, ImageError
-from http_protocol import Request, Response, json_response
-from http_server import HttpServer
+from httpd import connection_places, http_connection, http_transfer
+from httpd.connection_places import Phase
+from httpd.http_protocol import Request, Response, json_response
+from httpd.http_server import HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

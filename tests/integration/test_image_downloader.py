@@ -19,13 +19,13 @@ import pytest
 import requests
 import trustme
 
-import source_connection
 from address_policy import AddressPolicy
-from byte_budget import ByteBudget
 from errors import ImageError
-from image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
-from source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
-from source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
+from fetching import source_connection
+from fetching.byte_budget import ByteBudget
+from fetching.image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
+from fetching.source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
+from fetching.source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:

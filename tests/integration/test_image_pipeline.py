@@ -22,10 +22,10 @@ from image_pipeline import (
 )
 from image_queue import ClaimedImage, ImageState, Outcome
 from image_store import ImageStore
-from origin_demand import Origin as KnownOrigin
-from origin_gate import OriginGate, Visit
-from origin_queue import Terms
 from output_files import OutputFiles
+from politeness.origin_demand import Origin as KnownOrigin
+from politeness.origin_gate import OriginGate, Visit
+from politeness.origin_queue import Terms
 from request_options import ImageOptions
 from settings import Settings
 from tests.images import photo, saved

@@ -23,7 +23,6 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-import decoder_handle
 import image_pipeline
 import image_processor
 import image_queue
@@ -33,7 +32,8 @@ import worker_steps
 import worker_thread
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
-from decoder_cage import Bar
+from decoder import decoder_handle
+from decoder.decoder_cage import Bar
 from errors import SettingsError
 from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images

@@ -14,7 +14,7 @@ import pytest
 import job_queue
 import upload_intake
 from errors import HttpError
-from http_protocol import Request, Response
+from httpd.http_protocol import Request, Response
 from idempotency import delete_expired_keys
 from image_store import ImageStore
 from settings import Settings

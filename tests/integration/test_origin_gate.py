@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import origin_gate
-import origin_queue
 from address_policy import SourceUrl, parse_source_url
 from async_database import AsyncDatabase
 from database_helper import Database, DatabaseUnavailableError
 from errors import ErrorCode, ImageError
-from origin_demand import PostponedError
-from origin_gate import OriginGate
-from origin_queue import HostDemand, OriginQuery, Terms
-from origin_state import FAILURES_TO_OPEN, PAUSES_TO_COUNT, OriginReport
+from politeness import origin_gate, origin_queue
+from politeness.origin_demand import PostponedError
+from politeness.origin_gate import OriginGate
+from politeness.origin_queue import HostDemand, OriginQuery, Terms
+from politeness.origin_state import FAILURES_TO_OPEN, PAUSES_TO_COUNT, OriginReport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

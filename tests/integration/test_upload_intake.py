@@ -13,7 +13,7 @@ import pytest
 import upload_intake
 from csv_validator import ProductReader
 from errors import HttpError
-from http_protocol import Request
+from httpd.http_protocol import Request
 from image_store import ImageStore
 from settings import Settings
 from upload_intake import UploadIntake

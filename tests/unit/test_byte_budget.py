@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from byte_budget import ByteBudget, Reservation
+from fetching.byte_budget import ByteBudget, Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

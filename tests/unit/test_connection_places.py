@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import connection_places
-from connection_places import (
+from httpd import connection_places
+from httpd.connection_places import (
     LOWEST_RATE,
     SETTLING_SECONDS,
     ConnectionOverError,

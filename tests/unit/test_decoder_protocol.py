@@ -6,7 +6,13 @@ import struct
 
 import pytest
 
-from decoder_protocol import HEADER_BYTES, ProtocolError, pack, unpack_header, unpack_message
+from decoder.decoder_protocol import (
+    HEADER_BYTES,
+    ProtocolError,
+    pack,
+    unpack_header,
+    unpack_message,
+)
 
 
 def test_what_is_packed_can_be_unpacked() -> None:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from decoder_syscalls import ALLOWED, ARCHITECTURES, Architecture, Call, assemble
+from decoder.decoder_syscalls import ALLOWED, ARCHITECTURES, Architecture, Call, assemble
 
 LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
 ALLOW = 0x7FFF0000

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from fair_shares import Place, fair_shares, grant
+from politeness.fair_shares import Place, fair_shares, grant
 
 TURN = 2.0
 

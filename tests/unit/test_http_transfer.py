@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import http_transfer
-from connection_places import LOWEST_RATE
-from http_transfer import GRACE_SECONDS, WINDOW_BYTES, WINDOW_SECONDS, Pace
+from httpd import http_transfer
+from httpd.connection_places import LOWEST_RATE
+from httpd.http_transfer import GRACE_SECONDS, WINDOW_BYTES, WINDOW_SECONDS, Pace
 
 
 class Clock:

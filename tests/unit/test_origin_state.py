@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from origin_state import FAILURES_TO_OPEN, OriginReport, OriginState
+from politeness.origin_state import FAILURES_TO_OPEN, OriginReport, OriginState
 
 OPEN = 5.0
 FAILURE = OriginReport(failures=1, code="connect_error")

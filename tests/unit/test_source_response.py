@@ -10,7 +10,7 @@ from urllib3 import HTTPHeaderDict
 
 from address_policy import parse_source_url
 from errors import ImageError
-from source_response import (
+from fetching.source_response import (
     MAX_RETRY_AFTER_SECONDS,
     check_encoding,
     declared_length,

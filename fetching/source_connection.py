@@ -26,7 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from errors import ErrorCode, ImageError
-from source_answer import Answer
+from fetching.source_answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -14,8 +14,8 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from fair_shares import Grant, Place, grant
-from origin_state import OriginReport, OriginState
+from politeness.fair_shares import Grant, Place, grant
+from politeness.origin_state import OriginReport, OriginState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,9 +15,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import metrics
-from connection_places import ConnectionOverError, Phase
 from errors import HttpError, ServiceError
-from http_protocol import (
+from httpd.connection_places import ConnectionOverError, Phase
+from httpd.http_protocol import (
     MAX_HEADER_BYTES,
     Request,
     RequestHead,
@@ -26,14 +26,14 @@ from http_protocol import (
     problem_response,
     render_head,
 )
-from http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketWriter
+from httpd.http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from socketserver import BaseServer
 
-    from connection_places import Place
-    from http_protocol import RequestLine
+    from httpd.connection_places import Place
+    from httpd.http_protocol import RequestLine
 
 IDLE_SECONDS: Final = 30.0  # a connection without a request
 HEADER_SECONDS: Final = 10.0

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import landlockpy
 
-import decoder_syscalls
+from decoder import decoder_syscalls
 
 # Nobody's number, and not `nobody`'s: the embedded PostgreSQL of a service of root's runs as that.
 _USER = 65_533

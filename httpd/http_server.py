@@ -12,16 +12,16 @@ from http.server import ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 
-from connection_places import ConnectionPlaces
 from errors import HttpError
-from http_connection import HttpHandler
-from http_protocol import problem_response, render_head
+from httpd.connection_places import ConnectionPlaces
+from httpd.http_connection import HttpHandler
+from httpd.http_protocol import problem_response, render_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connection_places import Place
-    from http_protocol import Request, Response
+    from httpd.connection_places import Place
+    from httpd.http_protocol import Request, Response
 
 BACKLOG: Final = 1024  # a crowd that comes at once; the kernel may allow less
 FILES: Final = 4096  # a socket and a spooled body for each connection, and everything else

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import decoder_protocol
-from decoder_cage import Bar
-from decoder_protocol import ProtocolError
+from decoder import decoder_protocol
+from decoder.decoder_cage import Bar
+from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _DEATH_SECONDS = 1.0  # from the end of the output to that of the process
 _PIPE_BYTES = 1024 * 1024
 _BUSY_SHARE = 0.25  # of the time limit: below that a decoder was kept from working
 _ENVIRONMENT = {
+    "PYTHONPATH": str(_PROGRAM.parents[1]),
     "LANG": "C.UTF-8",
     "RAYON_NUM_THREADS": "1",  # oxipng: there are as many processes as cores
     # Keep freed memory for the next image: the kernel clearing it anew costs a tenth of the time.
@@ -57,7 +58,7 @@ class Decoder:
     def __init__(self, limits: ImageLimits, seconds: float) -> None:
         arguments = [limits.max_pixels, limits.max_frames, seconds]
         self._process = subprocess.Popen(
-            [sys.executable, "-s", str(_PROGRAM), *map(str, arguments)],
+            [sys.executable, "-s", "-P", str(_PROGRAM), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

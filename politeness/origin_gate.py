@@ -16,19 +16,18 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-import origin_queue
 from database_helper import DatabaseUnavailableError
 from errors import ImageError, ServiceError
-from origin_demand import Host, Origin, PostponedError
-from origin_queue import OriginQuery, Terms
-from origin_state import CONNECTION_CODES, OriginReport
+from politeness import origin_queue
+from politeness.origin_demand import Host, Origin, PostponedError
+from politeness.origin_state import CONNECTION_CODES, OriginReport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from address_policy import SourceUrl
     from async_database import AsyncDatabase
-    from origin_queue import Renewal
+    from politeness.origin_queue import OriginQuery, Renewal, Terms
 
 RENEW_SECONDS: Final = 1.0
 SPACING_SECONDS: Final = 0.02  # hosts that turn up one after the other share a renewal

@@ -13,13 +13,13 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from connection_places import LOWEST_RATE, ConnectionOverError, Phase
 from errors import HttpError
+from httpd.connection_places import LOWEST_RATE, ConnectionOverError, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from connection_places import Place
+    from httpd.connection_places import Place
 
 WINDOW_SECONDS: Final = 30.0  # in which WINDOW_BYTES move, or all that is left
 WINDOW_BYTES: Final = 32 * 1024

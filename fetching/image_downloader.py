@@ -21,10 +21,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import ReadTimeoutError
 
-from byte_budget import ByteBudget, Reservation
 from errors import ErrorCode, ImageError
-from source_connection import POOL_CLASSES, Attempt, Network
-from source_response import (
+from fetching.byte_budget import ByteBudget, Reservation
+from fetching.source_connection import POOL_CLASSES, Attempt, Network
+from fetching.source_response import (
     check_encoding,
     declared_length,
     redirect_target,

@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-import decoder_cage
-import decoder_protocol
 from codec.image_compressor import ImageLimits, compress
+from decoder import decoder_cage, decoder_protocol
 from errors import ErrorCode, ImageError
 from request_options import ImageOptions, OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decoder_cage import Bar
+    from decoder.decoder_cage import Bar
 
 # Encoding AVIF takes the most, 40 bytes a pixel; the input, twice, and the programs come on top.
 _ADDRESS_BYTES_PER_PIXEL = 64

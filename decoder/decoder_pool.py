@@ -12,15 +12,15 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-import decoder_protocol
 from codec.image_compressor import CompressedImage, ImageLimits
 from codec.image_encoder import TargetFormat
-from decoder_handle import Decoder, DecoderLostError, crash
-from decoder_protocol import ProtocolError
+from decoder import decoder_protocol
+from decoder.decoder_handle import Decoder, DecoderLostError, crash
+from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError, ServiceError
 
 if TYPE_CHECKING:
-    from decoder_cage import Bar
+    from decoder.decoder_cage import Bar
     from request_options import ImageOptions
 
 _RENEWED_AFTER_IMAGES = 2000

@@ -14,8 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from errors import ErrorCode, ImageError, ServiceError
-from origin_queue import HostDemand, OriginQuery
-from origin_state import PAUSES_TO_COUNT, OriginReport, OriginState
+from politeness.origin_queue import HostDemand, OriginQuery
+from politeness.origin_state import PAUSES_TO_COUNT, OriginReport, OriginState
 
 if TYPE_CHECKING:
     from asyncio import Future
