@@ -43,12 +43,11 @@ class AccessControl:
         who asks for too much.
         """
         cost = READ_COST if request.method in _READING else CHANGE_COST
-        address = client_address(
-            request.peer, request.headers.get_all("X-Forwarded-For", []), self._proxies
-        )
+        forwarded_for = request.headers.get_all("X-Forwarded-For", [])
+        address = client_address(request.peer, forwarded_for, self._proxies)
         if not self._keys:
             self._sites.check(request.headers)
-            if not address.is_loopback:  # our own machine is no stranger
+            if forwarded_for or not address.is_loopback:  # our own machine is no stranger
                 self._charge("address", network_of(address), cost)
             return None
         digest = self._known_digest(request.headers.get("Authorization", ""))

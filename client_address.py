@@ -7,14 +7,18 @@ for nothing.
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from ipaddress import IPv4Network
 
     Network = IPv4Network | IPv6Network
+
+# Some proxies tell the port as well.
+_HOST: Final = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+|(.*)")
 
 
 def client_address(
@@ -42,8 +46,10 @@ def network_of(address: IPv4Address | IPv6Address) -> str:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    match = _HOST.fullmatch(text.strip())
+    host = (match[1] or match[2] or match[3]) if match else ""
     try:
-        address = ip_address(text.strip().partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

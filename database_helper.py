@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from csv_validator import ProductRow
 
 COPY_BATCH_CHARACTERS: Final = 4 * 2**20  # per table and COPY: bounds the memory of an upload
+PAGE_BYTES: Final = 4 * 2**20  # of the cells in one page of images
 CONNECT_SECONDS: Final = 5
 WAIT_SECONDS: Final = 10.0  # for a free connection
 STATEMENT_SECONDS: Final = 15.0
@@ -338,16 +339,32 @@ def select_requests(
 
 def select_images(
     cursor: Cursor, request_id: str, *, state: str | None, after: int, limit: int
-) -> Sequence[dict[str, Any]]:
-    """Return images behind number `after` in input order, with their product's cells."""
+) -> tuple[Sequence[dict[str, Any]], bool]:
+    """Return images behind number `after` in input order, with their product's cells.
+
+    Ends early at PAGE_BYTES of cells, which each image of a product repeats; and tells whether
+    there may be more.
+    """
     cursor.execute(
-        """select i.*, l.serial_number, l.product_name, l.input_image_urls, l.other_cells
-             from images i join image_links l using (request_id, row)
-            where i.request_id = %s and i.n > %s and (%s is null or i.state = %s)
-            order by i.n limit %s""",
-        (request_id, after, state, state, limit),
+        """select * from (
+               select found.*,
+                      sum(bytes) over (order by n rows unbounded preceding) as bytes_so_far
+                 from (select i.*, l.serial_number, l.product_name, l.input_image_urls,
+                              l.other_cells,
+                              octet_length(l.product_name) + octet_length(l.input_image_urls)
+                              + coalesce(octet_length(l.other_cells::text), 0) as bytes
+                         from images i join image_links l using (request_id, row)
+                        where i.request_id = %(id)s and i.n > %(after)s
+                          and (%(state)s is null or i.state = %(state)s)
+                        order by i.n limit %(limit)s + 1) as found
+           ) as page
+            where bytes_so_far - bytes < %(most)s
+            order by n""",
+        {"id": request_id, "after": after, "state": state, "limit": limit, "most": PAGE_BYTES},
     )
-    return cursor.fetchall()
+    rows = cursor.fetchall()
+    is_cut = len(rows) > limit or bool(rows and rows[-1]["bytes_so_far"] >= PAGE_BYTES)
+    return rows[:limit], is_cut
 
 
 def select_image_fences(

@@ -2,7 +2,7 @@
 
 The generic cell rate algorithm (ITU-T I.371): of each client one number is kept, the moment at
 which all that it has asked for would be used up at the allowed rate. Who is one client is
-`client_address`' and `server`'s business.
+`client_address`' and `access_control`'s business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 BURST_SECONDS: Final = 60.0  # what the rate gives in this time may come at once
-MAX_CLIENTS: Final = 50_000  # remembered at a time; of more, the longest known are forgotten
+MAX_CLIENTS: Final = 50_000  # remembered at a time; of more, those not heard of for longest go
 
 
 class RateLimit:
@@ -36,16 +36,14 @@ class RateLimit:
             return 0.0
         with self._lock:
             now = self._clock()
-            used_up_at = max(now, self._used_up_at.get(client, now)) + cost / self._per_second
-            wait = used_up_at - now - BURST_SECONDS
-            if wait > 0:
-                return wait
-            if client not in self._used_up_at and len(self._used_up_at) >= MAX_CLIENTS:
+            used_up_at = max(now, self._used_up_at.pop(client, now))  # and it is the newest again
+            wait = used_up_at + cost / self._per_second - now - BURST_SECONDS
+            self._used_up_at[client] = used_up_at + (cost / self._per_second if wait <= 0 else 0)
+            if len(self._used_up_at) > MAX_CLIENTS:
                 self._forget(now)
-            self._used_up_at[client] = used_up_at
-            return 0.0
+            return max(0.0, wait)
 
     def _forget(self, now: float) -> None:
-        """Make room: who has used nothing up is as good as new, then the longest known go."""
+        """Make room: who has nothing used up is as good as new; then who is silent the longest."""
         kept = [item for item in self._used_up_at.items() if item[1] > now]
         self._used_up_at = dict(kept[-MAX_CLIENTS // 2 :])

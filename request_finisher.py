@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from address_policy import redact
+from address_policy import redact_url
 from database_helper import (
     BATCH_SECONDS,
     DatabaseUnavailableError,
@@ -173,7 +173,7 @@ class RequestFinisher:
         while True:
             with self._database.transaction(BATCH_SECONDS) as cursor:
                 self._keep(cursor, request)
-                page = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
+                page, _ = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
             if not page:
                 return
             yield from page
@@ -209,7 +209,7 @@ def _report_line(image: dict[str, Any], base_url: str) -> ReportImage:
         serial_number=image["serial_number"],
         product_name=image["product_name"],
         position=image["position"],
-        input_url=redact(image["input_url"]),
+        input_url=redact_url(image["input_url"]),
         output_url=output_url(image, base_url),
         state=image["state"],
         code=image["error_code"],

@@ -193,11 +193,13 @@ class Api:
             )
         request_id = self._find_request(call)["id"]
         with self._database.transaction() as cursor:
-            rows = select_images(cursor, request_id, state=state, after=after, limit=limit + 1)
+            rows, has_more = select_images(
+                cursor, request_id, state=state, after=after, limit=limit
+            )
         return json_response(
             {
-                "images": [image_document(row, self._base_url) for row in rows[:limit]],
-                "next_cursor": image_cursor(rows[limit - 1]) if len(rows) > limit else None,
+                "images": [image_document(row, self._base_url) for row in rows],
+                "next_cursor": image_cursor(rows[-1]) if has_more else None,
             },
             headers=_REVALIDATED,
         )

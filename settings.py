@@ -23,8 +23,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from address_policy import AddressPolicy, parse_allowed_source, redact
-from errors import SettingsError
+from address_policy import AddressPolicy, parse_allowed_source, parse_source_url, redact_url
+from errors import ImageError, SettingsError
 from webhook import parse_secret
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -76,9 +76,14 @@ def _key_digests(text: str) -> frozenset[str] | None:
 
 
 def _base_url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text):
+    """Return the URL as browsers write it: an ASCII host, no port that goes without saying."""
+    try:
+        url = "" if re.search(r"[\s?#@]", text) else parse_source_url(text).url.rstrip("/")
+    except ImageError:
+        url = ""
+    if not url:
         raise ValueError("takes a URL like https://images.example.com")
-    return text.rstrip("/")
+    return url
 
 
 def _storage_url(text: str) -> str:
@@ -208,5 +213,5 @@ def load_settings() -> Settings:
 def _line(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][0]).upper()
-    shown = name if name in _SECRET else f"{name}={redact(str(problem['input']))}"
+    shown = name if name in _SECRET else f"{name}={redact_url(str(problem['input']))}"
     return f"{shown}: {message}"

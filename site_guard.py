@@ -42,7 +42,9 @@ class SiteGuard:
         origin = headers.get("Origin", "").strip().lower()
         if origin and origin not in {*self._origins, f"http://{host}", f"https://{host}"}:
             raise HttpError(
-                HTTPStatus.FORBIDDEN, "web pages of other sites may not use this service"
+                HTTPStatus.FORBIDDEN,
+                "web pages of other sites may not use this service; if this one is its own, "
+                "set PUBLIC_URL to where it is found",
             )
 
     def _is_own_name(self, name: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 import uuid
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -31,6 +30,7 @@ from job_queue import defer_begin
 from request_options import parse_options
 from request_view import status_path
 from upload_parser import UploadParser
+from upload_places import FULL_SECONDS, UploadPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,6 @@ DISK_RESERVE_BYTES: Final = 2**30  # that spooled uploads leave free, or a tenth
 MAX_UPLOADS: Final = 64  # at a time, of those that have arrived
 MAX_COPIES: Final = 4  # of these, validated and copied at a time; others wait their turn
 COPY_WAIT_SECONDS: Final = 60.0
-FULL_SECONDS: Final = 10  # after which to come again when there are too many
 FIRST_POLL_SECONDS: Final = 1
 
 logger = logging.getLogger(__name__)
@@ -59,25 +58,26 @@ class UploadIntake:
         self._settings = settings
         self._database = database
         self._store = store
-        self._places = threading.BoundedSemaphore(MAX_UPLOADS)
+        self._places = UploadPlaces(MAX_UPLOADS)
         self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
-        self._copies = threading.BoundedSemaphore(MAX_COPIES)
+        self._copies = UploadPlaces(MAX_COPIES)
         self._webhook_policy = settings.address_policy if settings.webhook_secret else None
 
     def take(self, request: Request, owner: str | None) -> Response:
         """Answer `POST /upload`: 202 once the rows are committed, 200 to a dry run.
 
-        Raises HttpError for what is refused, with nothing kept.
+        Raises HttpError for what is refused, with nothing kept, and ImageError `storage_error` when
+        the upload can't be spooled.
         """
         length = self._check_length(request)
         _check_encoding(request)
         key = parse_key(request.headers)
         self._store.check()
-        with tempfile.TemporaryFile() as spool:
+        with _spool_errors(), tempfile.TemporaryFile() as spool:
             fields, csv_sha256 = self._receive(request, length, spool)
             options = parse_options(request.query | fields, self._webhook_policy)
             spool.seek(0)
-            with _hold(self._places, 0), _hold(self._copies, COPY_WAIT_SECONDS):
+            with self._places.hold(owner, 0), self._copies.hold(owner, COPY_WAIT_SECONDS):
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
                     return json_response(_count(products))
@@ -102,18 +102,15 @@ class UploadIntake:
     ) -> tuple[dict[str, str], bytes]:
         """Write the CSV of the body to `spool`; return the option fields and the CSV's SHA-256.
 
-        Raises HttpError, and ImageError `storage_error` when the spool can't be written. Whoever is
-        slow has taken what has arrived, not what was declared: otherwise a few would have it all.
+        Raises HttpError. Whoever is slow has taken what has arrived, not what was declared:
+        otherwise a few would have it all.
         """
         content_type = request.headers.get("Content-Type", "")
         parser = UploadParser(content_type, length, spool, self._settings.max_csv_bytes)
         _check_disk(spool, length)
         for piece in request.body:
             _check_disk(spool, len(piece))
-            try:
-                parser.feed(piece)
-            except OSError as error:
-                raise ImageError(ErrorCode.STORAGE_ERROR, f"spooling failed: {error}") from error
+            parser.feed(piece)
         return parser.finish(), parser.csv_sha256
 
     def _keep(
@@ -167,18 +164,12 @@ def accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Res
 
 
 @contextmanager
-def _hold(places: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
-    """Hold one of the places, waiting for it so long at most. Raises HttpError 429."""
-    if not places.acquire(timeout=seconds):
-        raise HttpError(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "too many uploads at a time, try again later",
-            headers={"Retry-After": str(FULL_SECONDS)},
-        )
+def _spool_errors() -> Iterator[None]:
+    """Name what a disk does that is full: at any write, and once more when the file is closed."""
     try:
         yield
-    finally:
-        places.release()
+    except OSError as error:
+        raise ImageError(ErrorCode.STORAGE_ERROR, f"spooling failed: {error}") from error
 
 
 def _check_disk(spool: BinaryIO, size: int) -> None:

@@ -89,6 +89,8 @@ def test_an_address_has_a_rate(open_service: Service) -> None:
     answered, refused = first_refusal(lambda: open_service.get("/requests", headers=headers))
     assert answered >= 60 * RATE
     assert_problem(refused, 429)
+    unknown = {"X-Forwarded-For": "unknown"}  # then the proxy is the client
+    first_refusal(lambda: open_service.get("/requests", headers=unknown))
     neighbour = {"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}
     assert open_service.get("/requests", headers=neighbour).status_code == 200
     for _ in range(61 * RATE):

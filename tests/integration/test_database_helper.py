@@ -418,9 +418,9 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
     _upload(database, [_product("other")], request_id="cd" * 16)
     with database.transaction() as cursor:
         cursor.execute("update images set state = 'failed' where n in (3, 8)")
-        page = select_images(cursor, ID, state=None, after=2, limit=3)
-        failed = select_images(cursor, ID, state="failed", after=0, limit=100)
-        rest = select_images(cursor, ID, state="failed", after=3, limit=100)
+        page, has_more = select_images(cursor, ID, state=None, after=2, limit=3)
+        failed, _ = select_images(cursor, ID, state="failed", after=0, limit=100)
+        rest, has_rest = select_images(cursor, ID, state="failed", after=3, limit=1)
     assert [(row["n"], row["serial_number"], row["position"]) for row in page] == [
         (3, "2", 1),
         (4, "2", 2),
@@ -428,6 +428,30 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
     ]
     assert [row["n"] for row in failed] == [3, 8]
     assert [row["n"] for row in rest] == [8]
+    assert (has_more, has_rest) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("cells", "images"),
+    [
+        ({"product_name": "x" * 100}, 1),
+        ({"product_name": "x" * 98}, 2),
+        ({"input_image_urls": "x" * 100}, 1),
+        ({"other_cells": ["x" * 50, "x" * 50]}, 1),
+        ({}, 4),
+    ],
+)
+def test_a_page_ends_early_when_cells_are_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch, cells: dict[str, Any], images: int
+) -> None:
+    """Each image repeats its product's cells, and a page may be of a thousand; one always comes."""
+    monkeypatch.setattr(database_helper, "PAGE_BYTES", 100)
+    _upload(database, [_product("1", image_urls=["u"] * 4, **cells)])
+    with database.transaction() as cursor:
+        page, has_more = select_images(cursor, ID, state=None, after=0, limit=4)
+        rest, has_rest = select_images(cursor, ID, state=None, after=images, limit=4)
+    assert (len(page), has_more) == (images, images < 4)
+    assert (len(rest), has_rest) == (min(images, 4 - images), images < 4)  # not known better
 
 
 def test_output_cells_go_to_their_products(database: Database) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import tempfile
 from email.message import Message
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -12,7 +15,7 @@ import pytest
 
 import upload_intake
 from csv_validator import ProductReader
-from errors import HttpError
+from errors import ErrorCode, HttpError, ImageError
 from httpd.http_protocol import Request
 from image_store import ImageStore
 from settings import Settings
@@ -129,3 +132,28 @@ def test_disk_that_fills_up_meanwhile_keeps_its_reserve(
     with pytest.raises(HttpError) as caught:
         intake.take(_upload(Body(lambda: setattr(disk, "f_bavail", 0))), None)
     assert caught.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("moment", ["write", "seek", "close", "open"])
+def test_a_disk_that_fails_is_a_storage_error(
+    intake: UploadIntake, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """At whichever moment it shows; the client is to come again, as it is not to blame."""
+
+    class Spool(io.BytesIO):
+        def fileno(self) -> int:
+            return 0
+
+        def fail(self, *_: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def spool() -> Spool:
+        if moment == "open":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Spool()
+
+    setattr(Spool, moment, Spool.fail)
+    monkeypatch.setattr(tempfile, "TemporaryFile", spool)
+    with pytest.raises(ImageError) as caught:
+        intake.take(_upload(Body()), None)
+    assert caught.value.code == ErrorCode.STORAGE_ERROR

@@ -77,7 +77,7 @@ def test_nothing_is_limited_without_a_rate(clock: Clock) -> None:
 
 
 def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of very many clients the longest known are forgotten; those that are new still count."""
+    """Of very many clients those that were silent longest are forgotten; the new ones still count."""
     monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 100)
     limit = RateLimit(1, clock)
     for number in range(1000):
@@ -86,6 +86,16 @@ def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
     take_all(limit, "late")
     limit.take("another")
     assert limit.take("late") > 0
+
+
+def test_who_is_refused_is_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many strangers come by meanwhile, for as long as it goes on asking."""
+    monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 100)
+    limit = RateLimit(1, clock)
+    take_all(limit, "greedy")
+    for number in range(1000):
+        limit.take(number)
+        assert limit.take("greedy") > 0
 
 
 def test_idle_clients_are_forgotten_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("PORT", "0", 0),
         ("PUBLIC_URL", "https://images.example.com/", "https://images.example.com"),
         ("PUBLIC_URL", "https://example.com/images/", "https://example.com/images"),
+        ("PUBLIC_URL", "https://Bücher.example:443", "https://xn--bcher-kva.example"),
+        ("PUBLIC_URL", "http://server:8000", "http://server:8000"),
         ("DATABASE_URL", "postgresql://shop@db/images", "postgresql://shop@db/images"),
         ("POSTGRES_DIR", "elsewhere", "elsewhere"),
         ("STORAGE_URL", "file:/var/images", "file:/var/images"),
