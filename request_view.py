@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from address_policy import redact
+from address_policy import redact_url
 from errors import is_retryable
 from image_queue import ImageState
 from request_queue import RequestStatus
@@ -45,7 +45,7 @@ def image_document(row: Row, base_url: str) -> dict[str, Any]:
     )
     document = {name: row[name] for name in shown}
     return document | {
-        "input_url": redact(row["input_url"]),
+        "input_url": redact_url(row["input_url"]),
         "output_url": output_url(row, base_url),
         "quality": _quality(row["quality"]),
         "error": _error(row),

@@ -51,10 +51,7 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        shown = {
-            key: redact(value) if isinstance(value, str) else value for key, value in line.items()
-        }
-        return json.dumps(shown, default=str)
+        return json.dumps(_redacted(line), default=lambda value: redact(str(value)))
 
 
 def configure_log(log_format: str) -> None:
@@ -80,6 +77,15 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     if isinstance(error, ConnectorException | ServiceError):
         record.msg, record.args, record.exc_info = "%s", (_first_line(record.getMessage()),), None
     return True
+
+
+def _redacted(value: Any) -> Any:
+    """Return what `json` writes, with each text in it redacted."""
+    if isinstance(value, dict):
+        return {redact(str(key)): _redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def _escape(character: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from address_policy import redact
+from address_policy import redact_url
 from database_helper import Database, DatabaseUnavailableError
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
@@ -117,5 +117,5 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         store = ImageStore(settings.storage_url)
         store.check()
     except (OSError, ValueError, ImageError) as error:
-        raise SettingsError(f"STORAGE_URL={redact(settings.storage_url)}: {error}") from error
+        raise SettingsError(f"STORAGE_URL={redact_url(settings.storage_url)}: {error}") from error
     return ServiceProcess(settings, database, store, postgres, stop)

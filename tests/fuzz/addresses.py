@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -11,7 +12,14 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.util import parse_url
 
-from address_policy import DEFAULT_PORTS, AddressPolicy, SourceUrl, parse_source_url
+from address_policy import (
+    DEFAULT_PORTS,
+    AddressPolicy,
+    SourceUrl,
+    parse_source_url,
+    redact,
+    redact_url,
+)
 from errors import ErrorCode, ImageError
 from tests.fuzz.promises import any_text
 
@@ -29,8 +37,10 @@ _METADATA: Final = [
 
 
 def source_url(data: bytes) -> None:
-    """Read a URL: every parser finds the very host that was judged."""
-    check_url(any_text(data))
+    """Read a URL: every parser finds the very host that was judged, and nobody is shown a password."""
+    text = any_text(data)
+    check_url(text)
+    _check_redaction(text)
 
 
 def addresses(data: bytes) -> None:
@@ -56,6 +66,18 @@ def check_url(text: str) -> None:
     _check_urllib3(source)
     _check_requests(source)
     _check_host(source.host)
+
+
+def _check_redaction(text: str) -> None:
+    """Show a URL, and one with the text for a password: nothing of the userinfo is left."""
+    with suppress(ValueError):  # of what is no URL to it either
+        parts = urlsplit(redact_url(text))
+        assert parts.username in {None, "***"}
+        assert parts.password is None
+    for start in ("http://", "https:/", "//", "http:\\\\", "ftp://"):
+        url, shown = f"{start}me:{text}@shop.test/", f"{start}***@shop.test/"
+        assert redact_url(url) == shown
+        assert redact(url) == shown or any(space in text for space in " \t\r\n")
 
 
 def _check_refusal(error: ImageError, *codes: ErrorCode) -> None:

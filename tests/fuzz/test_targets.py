@@ -24,7 +24,7 @@ from decoder import decoder_pool
 from decoder.decoder_protocol import pack
 from fetching import image_downloader
 from httpd import http_protocol
-from tests.fuzz import pictures, products
+from tests.fuzz import addresses, pictures, products
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 from upload_parser import _FormParser
@@ -123,6 +123,19 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "upload_options": (request_options, "_COLOUR", re.compile(".*"), b"background=red"),
     "output_rows": (output_csv, "_STARTS_A_FORMULA", frozenset("=+-"), b"a\x001\0@x"),
 }
+
+
+@pytest.mark.parametrize("data", [b"a b", b"a/b", b"https://a:b@c.test/d@e"])
+def test_a_shown_password_is_noticed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target of URLs finds fault with credentials that are hidden by the book alone."""
+
+    def by_the_book(text: str) -> str:
+        return re.sub(r"(?<=://)[^\s/?#]*@", "***@", text)
+
+    TARGETS["source_url"](data)
+    monkeypatch.setattr(addresses, "redact_url", by_the_book)
+    with pytest.raises(AssertionError):
+        TARGETS["source_url"](data)
 
 
 @pytest.mark.parametrize("name", TARGETS)

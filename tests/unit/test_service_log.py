@@ -92,7 +92,9 @@ def test_a_stranger_s_text_forges_no_line_and_speaks_to_no_terminal(text: str) -
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("fetched https://me:hunter2@shop.example/a@b", "fetched https://***@shop.example/a@b"),
+        ("fetched https://me:hunter2@shop.example/a@b", "fetched https://***@b"),
+        ("GET http://me:hun/ter2@shop.example/a", "GET http://***@shop.example/a"),
+        ("{'url':'//me:hunter2@shop.example'}", "{'url':'//***@shop.example'}"),
         ("http://hunter2@a.example http://b:c@hunter2@d", "http://***@a.example http://***@d"),
         ("postgresql://shop:hunter2@db.internal/images", "postgresql://***@db.internal/images"),
         (
@@ -115,6 +117,20 @@ def test_the_credentials_of_urls_are_hidden(text: str, shown: str) -> None:
     parsed = json.loads(JsonFormatter().format(logging.makeLogRecord(fields)))
     assert (parsed["message"], parsed["url"]) == (shown, shown)
     assert parsed["traceback"].endswith(f"ValueError: {shown}")
+
+
+def test_credentials_are_hidden_at_any_depth() -> None:
+    """In what holds texts, as a key, and in what is made a text for JSON."""
+    url, shown = "http://me:hunter2@shop.example/", "http://***@shop.example/"
+    line = _json_line(
+        msg="tried",
+        urls=[url, (url, 7)],
+        by_url={url: {"error": ValueError(url), "final": None}},
+        error=OSError(url),
+    )
+    assert line["urls"] == [shown, [shown, 7]]
+    assert line["by_url"] == {shown: {"error": shown, "final": None}}
+    assert line["error"] == shown
 
 
 def test_a_traceback_is_a_member() -> None:
