@@ -19,6 +19,8 @@ from rate_limit import RateLimit
 from site_guard import SiteGuard
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from httpd.http_protocol import Request
     from settings import Settings
 
@@ -43,16 +45,13 @@ class AccessControl:
         who asks for too much.
         """
         cost = READ_COST if request.method in _READING else CHANGE_COST
-        forwarded_for = request.headers.get_all("X-Forwarded-For", [])
-        address = client_address(request.peer, forwarded_for, self._proxies)
         if not self._keys:
             self._sites.check(request.headers)
-            if forwarded_for or not address.is_loopback:  # our own machine is no stranger
-                self._charge("address", network_of(address), cost)
+            self._charge_stranger(request, cost)
             return None
         digest = self._known_digest(request.headers.get("Authorization", ""))
         if digest is None:
-            self._charge("address", network_of(address), CHANGE_COST)
+            self._charge("address", network_of(self._address(request)), CHANGE_COST)
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
                 "a valid key is needed: Authorization: Bearer KEY",
@@ -60,6 +59,20 @@ class AccessControl:
             )
         self._charge("key", digest, cost)
         return digest
+
+    def admit_anybody(self, request: Request) -> None:
+        """Take a request that needs no key, and costs something. Raises HttpError 429."""
+        self._charge_stranger(request, READ_COST)
+
+    def _charge_stranger(self, request: Request, cost: float) -> None:
+        """Charge an address, but not the own machine's, unless that is a proxy's."""
+        address = self._address(request)
+        if "X-Forwarded-For" in request.headers or not address.is_loopback:
+            self._charge("address", network_of(address), cost)
+
+    def _address(self, request: Request) -> IPv4Address | IPv6Address:
+        forwarded_for = request.headers.get_all("X-Forwarded-For", [])
+        return client_address(request.peer, forwarded_for, self._proxies)
 
     def _known_digest(self, authorization: str) -> str | None:
         scheme, _, key = authorization.partition(" ")

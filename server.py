@@ -99,11 +99,15 @@ class Call(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A path and what answers each method; `is_public` needs no key."""
+    """A path and what answers each method.
+
+    One that `is_public` needs no key; if it `is_charged`, its callers have a rate all the same.
+    """
 
     pattern: re.Pattern[str]
     methods: dict[str, Callable[[Call], Response]]
     is_public: bool = False
+    is_charged: bool = False
 
 
 class Api:
@@ -125,14 +129,16 @@ class Api:
             _route(f"/status/({_ID})/images", GET=self._images),
             _route(f"/status/({_ID})/retry", POST=self._retry),
             _route(f"/status/({_ID})/webhook", POST=self._send_webhook),
-            _route(rf"/static/({_ID})(-report)?\.csv", is_public=True, GET=self._csv),
+            _route(
+                rf"/static/({_ID})(-report)?\.csv", is_public=True, is_charged=True, GET=self._csv
+            ),
             _route(image, is_public=True, GET=self._image),
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
             _route("/", is_public=True, GET=self._page),
             _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
             _route("/metrics", GET=self._metrics),
             _route("/healthz", is_public=True, GET=self._healthz),
-            _route("/readyz", is_public=True, GET=self._readyz),
+            _route("/readyz", is_public=True, is_charged=True, GET=self._readyz),
         ]
 
     def answer(self, request: Request) -> Response:
@@ -146,13 +152,21 @@ class Api:
     def _route(self, request: Request) -> Response:
         for route in self._routes:
             if match := route.pattern.fullmatch(request.path):
-                owner = None if route.is_public else self._access.admit(request)
+                owner = self._admit(route, request)
                 method = "GET" if request.method == "HEAD" else request.method
                 if method not in route.methods:
                     raise _wrong_method(route)
                 return route.methods[method](Call(request, match.groups(), owner))
         self._access.admit(request)
         raise _not_found()
+
+    def _admit(self, route: Route, request: Request) -> str | None:
+        """Return the digest of the caller's key where one is needed. Raises HttpError."""
+        if not route.is_public:
+            return self._access.admit(request)
+        if route.is_charged:
+            self._access.admit_anybody(request)
+        return None
 
     def _upload(self, call: Call) -> Response:
         if self.is_draining:
@@ -349,8 +363,14 @@ class Api:
         return self._settings.base_url
 
 
-def _route(path: str, *, is_public: bool = False, **methods: Callable[[Call], Response]) -> Route:
-    return Route(re.compile(path), methods, is_public)
+def _route(
+    path: str,
+    *,
+    is_public: bool = False,
+    is_charged: bool = False,
+    **methods: Callable[[Call], Response],
+) -> Route:
+    return Route(re.compile(path), methods, is_public, is_charged)
 
 
 def _digest(row: dict[str, Any]) -> str:

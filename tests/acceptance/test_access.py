@@ -91,6 +91,10 @@ def test_an_address_has_a_rate(open_service: Service) -> None:
     assert_problem(refused, 429)
     unknown = {"X-Forwarded-For": "unknown"}  # then the proxy is the client
     first_refusal(lambda: open_service.get("/requests", headers=unknown))
+    assert open_service.get("/readyz", headers=headers).status_code == 429
+    csv = f"/static/{'0' * 32}.csv"
+    assert open_service.get(csv, headers=headers).status_code == 429
+    assert open_service.get("/healthz", headers=headers).status_code == 200
     neighbour = {"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}
     assert open_service.get("/requests", headers=neighbour).status_code == 200
     for _ in range(61 * RATE):
