@@ -1,4 +1,4 @@
-"""The README against the code: what one of them names, the other has."""
+"""The documents against the code: what one of them names, the other has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from request_options import RequestOptions
 from settings import Settings
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def section(heading: str) -> str:
-    """Return the README's part under the second-level heading that has this word in it."""
-    parts = re.split(r"^## +(.*)$", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE)
+def section(heading: str, document: str = "README.md") -> str:
+    """Return a document's part under the second-level heading that has this word in it."""
+    parts = re.split(r"^## +(.*)$", (ROOT / document).read_text("utf-8"), flags=re.MULTILINE)
     texts = dict(zip(parts[1::2], parts[2::2], strict=True))
     found = [text for name, text in texts.items() if heading.lower() in name.lower()]
-    assert len(found) == 1, f"README.md has not one heading with {heading!r} but {len(found)}"
+    assert len(found) == 1, f"{document} has not one heading with {heading!r} but {len(found)}"
     return found[0]
 
 
@@ -68,7 +69,7 @@ def test_every_error_code_is_named() -> None:
 
 def test_every_module_is_in_the_map() -> None:
     """The module map has every top-level module and package, and nothing that isn't there."""
-    named = set(re.findall(r"\b(\w+(?:\.py\b|/))", section("module")))
+    named = set(re.findall(r"\b(\w+(?:\.py\b|/))", section("module", "docs/design.md")))
     modules = {path.name for path in ROOT.glob("*.py")}
     packages = {f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")}
     assert modules | packages <= named
@@ -87,6 +88,27 @@ def test_every_command_exists() -> None:
     scripts = set(re.findall(r"python (\w+\.py)", readme))
     assert {"server.py", "image_processor.py", "submit.py"} <= scripts
     assert all((ROOT / script).is_file() for script in scripts)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """A link to another file of ours names one that is there, and a heading in it."""
+    for name, anchor in re.findall(
+        r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text("utf-8")
+    ):
+        target = document.parent / name if name else document
+        assert target.is_file(), name
+        headings = re.findall(r"^#+ +(.*)$", target.read_text("utf-8"), re.MULTILINE)
+        anchors = {
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+        }
+        assert not anchor or anchor in anchors, anchor
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    """Nobody has to guess what else there is to read."""
+    linked = set(re.findall(r"\]\(([^)#:]+)", (ROOT / "README.md").read_text("utf-8")))
+    assert {str(path.relative_to(ROOT)) for path in DOCUMENTS} - {"README.md"} <= linked
 
 
 def test_changelog() -> None:
