@@ -34,7 +34,10 @@ _FIGURES: Final = re.compile(r"stat::number_of_executed_units: *(\d+)|^#(\d+)\s"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.repeat and len(options.targets) != 1:
+        parser.error("--repeat takes one target: --targets NAME")
     if options.repeat:
         TARGETS[options.targets[0]](options.repeat.read_bytes())
         print("no promise was broken")
@@ -78,26 +81,27 @@ def _run(name: str, seconds: int, options: argparse.Namespace) -> bool:
         f"-artifact_prefix={findings}/{name}-",
         "-print_final_stats=1",
     ]
+    code = None  # it hung
     with log.open("wb") as output, suppress(subprocess.TimeoutExpired):
-        code = 1
         code = subprocess.run(
             command, stdout=output, stderr=output, timeout=seconds + MARGIN_SECONDS, check=False
         ).returncode
     text = log.read_text(errors="replace")
     executions = max((int(a or b) for a, b in _FIGURES.findall(text)), default=0)
     print(f"{name:16} {executions:>12,} inputs in {seconds} s", flush=True)
-    if code:
-        _tell(name, text, set(findings.iterdir()) - before)
-    return bool(code)
+    if code != 0:
+        what = "it hung, and was killed" if code is None else "a promise is broken"
+        _tell(f"{name}: {what}\n{text[-3000:]}", name, set(findings.iterdir()) - before)
+    return code != 0
 
 
 def _quoted(word: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in word)
 
 
-def _tell(name: str, log: str, inputs: set[Path]) -> None:
+def _tell(what: str, name: str, inputs: set[Path]) -> None:
     """Say what was found, and how to see it again."""
-    print(f"{name}: a promise is broken\n{log[-3000:]}")
+    print(what)
     for path in sorted(inputs):
         print(f"again: {sys.executable} -m tests.fuzz.fuzz --targets {name} --repeat {path}")
 

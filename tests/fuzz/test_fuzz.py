@@ -82,6 +82,32 @@ def test_finding_is_told(
     assert "7 inputs" in said
 
 
+def test_a_target_that_hangs_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that doesn't end with its time is killed, and called neither fine nor broken."""
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hanging))
+    monkeypatch.setattr(fuzz, "MARGIN_SECONDS", -0.9)
+    arguments = ["--minutes", "0.01", "--targets", "csv_file", "--folder", str(tmp_path / "kept")]
+    assert fuzz.main(arguments) == 1
+    said = capfd.readouterr().out
+    assert "csv_file: it hung" in said
+    assert "broken" not in said
+
+
+@pytest.mark.parametrize("targets", [[], ["--targets", "csv_file", "url_cell"]])
+def test_an_input_is_repeated_with_one_target(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], targets: list[str]
+) -> None:
+    """Whose input it is has to be said."""
+    with pytest.raises(SystemExit):
+        fuzz.main(["--repeat", str(tmp_path / "input"), *targets])
+    assert "--repeat takes one target" in capfd.readouterr().err
+
+
 def test_an_input_is_repeated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
