@@ -24,7 +24,7 @@ STOP_SECONDS = 40  # longer than SHUTDOWN_SECONDS
 FINISH_SECONDS = 60
 # Tracebacks, SQL, paths.
 _INSIDES = re.compile(
-    r"Traceback|[a-z]Error\b|psycopg|\.py\b|/(?:tmp|usr|home|root|var|work|etc)\b|"
+    r"Traceback|[a-z]Error\b|psycopg|\.py\b|/(?:tmp|usr|home|root|var|etc)\b|"
     r"\b(?:select|insert|update|copy|from|relation|column)\b.*\b(?:requests|images|image_links)\b",
     re.IGNORECASE,
 )
