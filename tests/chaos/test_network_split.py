@@ -25,9 +25,10 @@ from postgres_programs import identity, runnable_binaries
 from tests.chaos.audit import find_leftovers, find_violations, read_result
 from tests.chaos.network import Host, Network, address, why_not
 from tests.service import ROOT, Command, Service, Worker, csv_of
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 
@@ -36,7 +37,6 @@ CUT_OFF, OTHER = 11, 12
 IMAGES = 240
 DELAY_SECONDS = 0.25  # of the origin: 32 images a second and worker, at 8 at a time
 PORT = 8000  # of the server, in a namespace of its own: free
-PATIENCE_SECONDS = 90.0
 SOME_FAILED = 1  # of submit.py
 CSV = csv_of(
     *(f"http://ORIGIN/{n}.jpg, http://ORIGIN/{n + 1}.jpg" for n in range(1, IMAGES, 2)),
@@ -180,14 +180,6 @@ def _origin(host: Host) -> Iterator[str]:
         assert process.stdin
         yield process.stdout.readline().decode().strip()
         process.stdin.close()
-
-
-def wait_until(is_met: Callable[[], Any]) -> None:
-    """Wait until a condition is met."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_met():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ import embedded_postgres
 import postgres_programs
 from embedded_postgres import EmbeddedPostgres
 from errors import SettingsError
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,14 +121,6 @@ def answers(uri: str) -> bool:
     with contextlib.suppress(psycopg2.OperationalError):
         return bool(ask(uri, "select true"))
     return False
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds, at most a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def server_pid(directory: Path) -> int:

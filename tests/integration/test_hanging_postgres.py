@@ -31,6 +31,7 @@ from server import Api
 from settings import Settings
 from tests.images import photo, saved
 from tests.service import assert_problem, csv_of
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 STATEMENT_SECONDS = 0.5
-PATIENCE_SECONDS = 30.0
 SOON_SECONDS = 12.0  # what a few seconds may take at the very most on a busy machine
 
 
@@ -121,14 +121,6 @@ def no_wait_for_ever() -> Iterator[None]:
     with pytest.raises(DatabaseUnavailableError):
         yield
     assert time.monotonic() - started < SOON_SECONDS
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 # --- Connections -----------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -31,6 +30,7 @@ from tests.address_forms import ADDRESSES, BLOCKED_HOSTS, BLOCKED_URLS
 from tests.images import photo, saved
 from tests.origin import Origin
 from tests.queued import Queue
+from tests.waiting import wait_until
 from webhook import ClaimedWebhook
 from webhook_sender import WebhookSender
 
@@ -46,7 +46,6 @@ COLUMNS = ["Serial Number", "Product Name", "Input Image Urls"]
 KEY = bytes(range(24))
 LIMITS = DownloadLimits(max_bytes=10**6, connect_seconds=5, total_seconds=10)
 BLOCKED = [*(f"http://{host}/a.jpg" for host in BLOCKED_HOSTS), *BLOCKED_URLS]
-PATIENCE_SECONDS = 30.0
 PUBLIC = "93.184.216.34"
 PRIVATE = "10.0.0.1"
 
@@ -111,14 +110,6 @@ def _downloader(net: Net, *origins: Origin) -> Iterator[Callable[[str], str]]:
 
     yield download
     downloader.close()
-
-
-def wait_until(is_met: Callable[[], Any]) -> None:
-    """Poll until something has come true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _at(origin: Origin) -> tuple[str, int]:

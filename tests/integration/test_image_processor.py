@@ -46,9 +46,10 @@ from settings import Settings
 from storage_keys import STAGED_IMAGES
 from tests.images import photo, saved
 from tests.origin import Reply
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from database_helper import Database
     from storage_keys import StagedImage
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from worker_thread import WorkerThread
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30.0
 SOON_SECONDS = 25.0  # what a second or two may take at the very most on a busy machine
 JPEG = saved(photo(64, 48), "JPEG", quality=95)
 BUSY = Reply(b"busy", status=503, content_type="text/plain")
@@ -181,14 +181,6 @@ class Shop:
         with connection, connection.cursor() as cursor:
             cursor.execute(statement, (parse_dsn(self.database.conninfo)["dbname"],))
         connection.close()
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -751,7 +743,7 @@ def test_finishes_that_hang_keep_no_image_waiting(
 ) -> None:
     """However many large requests are just being finished, others' images are made."""
     may_end = threading.Event()
-    monkeypatch.setattr(RequestFinisher, "finish", lambda *_: may_end.wait(PATIENCE_SECONDS))
+    monkeypatch.setattr(RequestFinisher, "finish", lambda *_: may_end.wait(2 * PATIENCE_SECONDS))
     with shop.worker():
         requests = [shop.upload(shop.serve(1)) for _ in range(image_processor.FINISHERS)]
         for request_id in requests:

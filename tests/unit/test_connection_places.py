@@ -17,6 +17,7 @@ from httpd.connection_places import (
     Phase,
     Place,
 )
+from tests.waiting import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,21 +27,10 @@ LONG = 10 * SETTLING_SECONDS
 QUICK = 2 * LONG * LOWEST_RATE  # bytes
 
 
-class Clock:
-    """A clock that goes on by a second with each look at it."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time."""
-        self.now += 1
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock that places go by; there are two places."""
-    clock = Clock()
+    clock = Clock(step=1.0)
     monkeypatch.setattr(connection_places, "time", clock)
     monkeypatch.setattr(connection_places, "MAX_CONNECTIONS", 2)
     return clock

@@ -7,16 +7,7 @@ import pytest
 from httpd import http_transfer
 from httpd.connection_places import LOWEST_RATE
 from httpd.http_transfer import GRACE_SECONDS, WINDOW_BYTES, WINDOW_SECONDS, Pace
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time."""
-        return self.now
+from tests.waiting import Clock
 
 
 @pytest.fixture

@@ -6,17 +6,7 @@ import pytest
 
 import rate_limit
 from rate_limit import BURST_SECONDS, RateLimit
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the seconds that it shows."""
-        return self.now
+from tests.waiting import Clock
 
 
 @pytest.fixture
