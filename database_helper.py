@@ -340,20 +340,23 @@ def select_requests(
 def select_images(
     cursor: Cursor, request_id: str, *, state: str | None, after: int, limit: int
 ) -> tuple[Sequence[dict[str, Any]], bool]:
-    """Return images behind number `after` in input order, with their product's cells.
+    """Return images behind number `after` in input order; and tell whether there may be more.
 
-    Ends early at PAGE_BYTES of cells, which each image of a product repeats; and tells whether
-    there may be more.
+    With the serial number and name of their product, at its first image also with its other cells.
+    Ends early at PAGE_BYTES of all of these.
     """
     cursor.execute(
         """select * from (
                select found.*,
                       sum(bytes) over (order by n rows unbounded preceding) as bytes_so_far
-                 from (select i.*, l.serial_number, l.product_name, l.input_image_urls,
-                              l.other_cells,
-                              octet_length(l.product_name) + octet_length(l.input_image_urls)
-                              + coalesce(octet_length(l.other_cells::text), 0) as bytes
+                 from (select i.*, l.serial_number, l.product_name,
+                              first.input_image_urls, first.other_cells,
+                              octet_length(l.product_name)
+                              + coalesce(octet_length(first.input_image_urls), 0)
+                              + coalesce(octet_length(first.other_cells::text), 0) as bytes
                          from images i join image_links l using (request_id, row)
+                         left join lateral (select l.input_image_urls, l.other_cells
+                                             where i.position = 1) as first on true
                         where i.request_id = %(id)s and i.n > %(after)s
                           and (%(state)s is null or i.state = %(state)s)
                         order by i.n limit %(limit)s + 1) as found

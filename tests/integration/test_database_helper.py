@@ -432,26 +432,35 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "images"),
+    ("cells", "images", "rest"),
     [
-        ({"product_name": "x" * 100}, 1),
-        ({"product_name": "x" * 98}, 2),
-        ({"input_image_urls": "x" * 100}, 1),
-        ({"other_cells": ["x" * 50, "x" * 50]}, 1),
-        ({}, 4),
+        ({"product_name": "x" * 100}, [1], [2]),
+        ({"product_name": "x" * 98}, [1, 2], [3, 4]),
+        ({"input_image_urls": "x" * 100}, [1], [2, 3, 4]),
+        ({"other_cells": ["x" * 50, "x" * 50]}, [1], [2, 3, 4]),
+        ({}, [1, 2, 3, 4], []),
     ],
 )
 def test_a_page_ends_early_when_cells_are_long(
-    database: Database, monkeypatch: pytest.MonkeyPatch, cells: dict[str, Any], images: int
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    cells: dict[str, Any],
+    images: list[int],
+    rest: list[int],
 ) -> None:
-    """Each image repeats its product's cells, and a page may be of a thousand; one always comes."""
+    """Each image repeats its product's name, and a page may be of a thousand; one always comes."""
     monkeypatch.setattr(database_helper, "PAGE_BYTES", 100)
     _upload(database, [_product("1", image_urls=["u"] * 4, **cells)])
     with database.transaction() as cursor:
         page, has_more = select_images(cursor, ID, state=None, after=0, limit=4)
-        rest, has_rest = select_images(cursor, ID, state=None, after=images, limit=4)
-    assert (len(page), has_more) == (images, images < 4)
-    assert (len(rest), has_rest) == (min(images, 4 - images), images < 4)  # not known better
+        behind, _ = select_images(cursor, ID, state=None, after=len(images), limit=4)
+    assert [row["n"] for row in page] == images
+    assert [row["n"] for row in behind] == rest
+    assert has_more == bool(rest)
+    assert [row["other_cells"] for row in page] == [
+        cells.get("other_cells"),
+        *[None] * (len(page) - 1),
+    ]
 
 
 def test_output_cells_go_to_their_products(database: Database) -> None:
