@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test lint check soak chaos fuzz bench format
+.PHONY: install run demo test lint check soak chaos fuzz hostile bench format
 
 install: .venv/.installed
 
@@ -50,6 +50,10 @@ fuzz: .venv/.installed-fuzz
 .venv/.installed-fuzz: requirements-fuzz.txt .venv/.installed-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
 	touch $@
+
+# Every file of a folder is sent as a stranger's would be: make hostile FOLDER=path HOSTILE="--options all"
+hostile: .venv/.installed-dev
+	$(PY) -m tests.hostile.hostile "$(FOLDER)" $(HOSTILE)
 
 bench: install
 	$(PY) benchmarks/upload.py

@@ -28,6 +28,15 @@ _INSIDES = re.compile(
     r"\b(?:select|insert|update|copy|from|relation|column)\b.*\b(?:requests|images|image_links)\b",
     re.IGNORECASE,
 )
+_START = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from decoder import decoder_handle
+import server
+decoder_handle._PROGRAM = Path({decoder!r})
+server.main()
+"""
 CSV_HEADER = "Serial Number,Product Name,Input Image Urls"
 
 
@@ -194,6 +203,16 @@ class Service(Command):
         )[0]
 
 
+class WithDecoder(Service):
+    """The service with another program for its decoders."""
+
+    def __init__(
+        self, folder: Path, database: Database | None, decoder: Path, **settings: str
+    ) -> None:
+        super().__init__(folder, database, **settings)
+        self._command[1:] = ["-c", _START.format(root=str(ROOT), decoder=str(decoder))]
+
+
 def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:
     """Check that this is an RFC 9457 document which tells nothing of our insides; return it."""
     assert response.status_code == status, response.text
@@ -205,6 +224,12 @@ def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:
         assert problem[name]
     assert not _INSIDES.search(response.text), response.text
     return problem
+
+
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process, in MiB (Linux)."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0  # a zombie has none
 
 
 def csv_of(*cells: str) -> str:

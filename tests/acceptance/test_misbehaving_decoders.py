@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.misbehaving_decoder import MARK
 from tests.images import photo, saved
-from tests.service import ROOT, Service, csv_of
+from tests.service import Service, WithDecoder, csv_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,23 +36,6 @@ EXPECTED = {
     "answer twice": "compress_crash",
     "answer something else": "compress_crash",
 }
-_START = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from decoder import decoder_handle
-import server
-decoder_handle._PROGRAM = Path({decoder!r})
-server.main()
-"""
-
-
-class WithDecoder(Service):
-    """The service with another program for its decoders."""
-
-    def __init__(self, folder: Path, database: Database, decoder: Path, **settings: str) -> None:
-        super().__init__(folder, database, **settings)
-        self._command[1:] = ["-c", _START.format(root=str(ROOT), decoder=str(decoder))]
 
 
 @pytest.fixture
@@ -98,9 +81,6 @@ def test_each_image_fails_alone(service: Service, origin: Origin) -> None:
 
     images = service.images(mixed["request_id"])
     codes = {bad[image["input_url"]]: image["error"]["code"] for image in images if image["error"]}
-    # A machine too busy to let the decoder compute counts as the idleness that it looks like.
-    assert codes["spin"] in {"compress_timeout", "compress_crash"}
-    codes["spin"] = EXPECTED["spin"]
     assert codes == EXPECTED
     assert outputs(service, mixed["request_id"]) == undisturbed
     assert service.process.poll() is None

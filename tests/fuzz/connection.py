@@ -103,7 +103,7 @@ def _converse(data: bytes, piece: int) -> tuple[list[Understood], list[int]]:
 def _answers(data: bytes, piece: int, site: Site) -> list[int]:
     wire = cast("Any", _Wire(data, piece))
     HttpHandler(wire, ("127.0.0.1", 0), site, Place(wire, threading.Condition()))
-    return list(_statuses(bytes(wire.sent)))
+    return list(statuses_of(bytes(wire.sent)))
 
 
 class _NoDatabase(Database):
@@ -137,7 +137,7 @@ def _strict_reading(data: bytes) -> Iterator[Understood]:
         data = data[end:]
 
 
-def _statuses(sent: bytes) -> Iterator[int]:
+def statuses_of(sent: bytes) -> Iterator[int]:
     """Yield the status of each final response; each must be whole, and the last where it says so."""
     while sent:
         response = _RESPONSE.match(sent)
