@@ -13,7 +13,9 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from decoder import decoder_syscalls
 # Nobody's number, and not `nobody`'s: the embedded PostgreSQL of a service of root's runs as that.
 _USER = 65_533
 _IS_LINUX = sys.platform == "linux"
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -37,8 +40,10 @@ class Bar(StrEnum):
     """No program that is run gives a privilege."""
     NO_TRACING = "no_tracing"
     """No process of the same user looks into this one."""
+    LIFETIME = "lifetime"
+    """The kernel kills it with the service, whatever it ignores."""
     LIMITS = "limits"
-    """Memory, files, processes and core dumps have an end that can't be moved."""
+    """Memory, processor time, files, processes and core dumps have an end that can't be moved."""
     LANDLOCK_FILES = "landlock_files"
     LANDLOCK_NETWORK = "landlock_network"
     LANDLOCK_SCOPES = "landlock_scopes"
@@ -62,21 +67,50 @@ def drop_user() -> set[Bar]:
     return {Bar.USER}
 
 
-def forbid_privileges_and_tracing() -> set[Bar]:
-    """Set two flags of the process; for all threads when it has one yet."""
+def be_first_to_go() -> None:
+    """Let the kernel end this process before any other when memory runs out, if it lets us ask.
+
+    No bar: what was taken over is as welcome a victim as any. It takes an open file.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(b"1000")
+
+
+def forbid_privileges() -> set[Bar]:
+    """Let no program that is run give a privilege; to all threads, as there is one yet."""
     if not _IS_LINUX:
         return set()
     _require_one_thread()
-    _set_flag(_PR_SET_NO_NEW_PRIVS, 1)
-    _set_flag(_PR_SET_DUMPABLE, 0)
-    return {Bar.NO_NEW_PRIVILEGES, Bar.NO_TRACING}
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    return {Bar.NO_NEW_PRIVILEGES}
 
 
-def limit_resources(address_space: int) -> set[Bar]:
+def forbid_tracing() -> set[Bar]:
+    """Let nobody look into this process; for all threads. A change of the user may undo it."""
+    if not _IS_LINUX:
+        return set()
+    _prctl(_PR_SET_DUMPABLE, 0)
+    return {Bar.NO_TRACING}
+
+
+def die_with(parent: int) -> set[Bar]:
+    """Be killed when the parent ends, or its thread that started this process.
+
+    A change of the user undoes it. Raises OSError when the parent ended before it was set.
+    """
+    if not _IS_LINUX:
+        return set()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise OSError(errno.ESRCH, "the service is gone")
+    return {Bar.LIFETIME}
+
+
+def limit_resources(address_space: int, processor_seconds: int) -> set[Bar]:
     """Lower the limits for good: only a privileged process could raise them again.
 
-    No further thread can start, either. The processor's time is not among them: its limit moves
-    with each image.
+    No further thread can start, either. The processor's time is for the whole life; within it, its
+    soft limit moves with each image.
     """
     has_memory_limit = True
     try:
@@ -85,6 +119,7 @@ def limit_resources(address_space: int) -> set[Bar]:
         if _IS_LINUX:
             raise
         has_memory_limit = False  # macOS knows none
+    _limit(resource.RLIMIT_CPU, processor_seconds)
     for kind in (
         resource.RLIMIT_CORE,
         resource.RLIMIT_FSIZE,
@@ -134,7 +169,7 @@ def _require_one_thread() -> None:
         raise OSError(errno.EBUSY, "a thread is outside of the cage")
 
 
-def _set_flag(option: int, value: int) -> None:
+def _prctl(option: int, value: int) -> None:
     none = ctypes.c_ulong(0)
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(option, ctypes.c_ulong(value), none, none, none):

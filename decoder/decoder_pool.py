@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from decoder.decoder_cage import Bar
     from request_options import ImageOptions
 
-_RENEWED_AFTER_IMAGES = 2000
+_RENEWED_AFTER_IMAGES = decoder_protocol.MOST_IMAGES
 _TRIES = 3  # when a decoder is killed from outside, which says nothing about its image
 _REPLY_BYTES = 1024 * 1024
 _BYTES_PER_PIXEL = 8  # on top, in the largest reply: four samples of 16 bits, uncompressed
@@ -56,7 +56,8 @@ class _NoStartError(DecoderLostError):
 class DecoderPool:
     """A fixed number of decoder processes for any number of threads.
 
-    `compress_seconds` is the wall-clock time that one image may take in a decoder.
+    `compress_seconds` is the wall-clock time that one image may take in a decoder. A decoder
+    dies with the thread that it was started in: these should live as long as the pool.
     """
 
     def __init__(self, processes: int, limits: ImageLimits, compress_seconds: float) -> None:

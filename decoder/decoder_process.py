@@ -35,19 +35,21 @@ _ADDRESS_BYTES_PER_PIXEL = 64
 _ADDRESS_BYTES = 1 << 30
 _MAX_INPUT_BYTES = 1 << 32
 _LOG_CHARACTERS = 8000
+_STARTING_SECONDS = 60  # of the processor's time
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the input ends. Arguments: pixels, frames and seconds that one image may take."""
     limits = ImageLimits(max_pixels=int(arguments[0]), max_frames=int(arguments[1]))
     seconds = float(arguments[2])
+    service = os.getppid()
     # The terminal's Ctrl-C and a supervisor's SIGTERM are for the service: it finishes its images.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(2, 1)
     try:
-        bars = _enter_cage(limits)
+        bars = _enter_cage(limits, seconds, service)
     except Exception:  # noqa: BLE001  whatever it was, no image may be decoded
         _write(replies, {"bug": _told()}, b"")
         sys.exit(1)
@@ -55,22 +57,27 @@ def main(arguments: Sequence[str]) -> None:
     while header := requests.read(decoder_protocol.HEADER_BYTES):
         message_bytes, body_bytes = decoder_protocol.unpack_header(header, _MAX_INPUT_BYTES)
         message = decoder_protocol.unpack_message(requests.read(message_bytes))
-        _allow_processor_time(seconds)
+        _allow_processor_time(_processor_seconds(seconds))
         _answer(replies, message, requests.read(body_bytes), limits)
 
 
-def _enter_cage(limits: ImageLimits) -> set[Bar]:
+def _enter_cage(limits: ImageLimits, seconds: float, service: int) -> set[Bar]:
     """Raise every bar that can be raised here, around codecs that are ready and still work."""
+    decoder_cage.be_first_to_go()
     nowhere = os.open(os.devnull, os.O_RDWR)
     Image.preinit()  # reads modules, which is soon over
     # What binds one thread binds those that it starts: so before the codecs start theirs.
-    bars = decoder_cage.forbid_privileges_and_tracing()
+    bars = decoder_cage.forbid_privileges()
     bars |= decoder_cage.restrict_by_landlock()
     _use_codecs(limits)
     _silence_libraries(nowhere)
     bars |= decoder_cage.drop_user()
+    # What a change of the user undoes.
+    bars |= decoder_cage.forbid_tracing()
+    bars |= decoder_cage.die_with(service)
     bars |= decoder_cage.limit_resources(
-        _ADDRESS_BYTES + _ADDRESS_BYTES_PER_PIXEL * limits.max_pixels
+        _ADDRESS_BYTES + _ADDRESS_BYTES_PER_PIXEL * limits.max_pixels,
+        _STARTING_SECONDS + decoder_protocol.MOST_IMAGES * _processor_seconds(seconds),
     )
     bars |= decoder_cage.filter_system_calls()
     _use_codecs(limits)
@@ -92,13 +99,17 @@ def _silence_libraries(nowhere: int) -> None:
     os.close(nowhere)
 
 
-def _allow_processor_time(seconds: float) -> None:
-    """End this process if it computes on far beyond the time after which the pool kills it."""
+def _processor_seconds(seconds: float) -> int:
+    """Return how long one image may compute: far beyond when the pool kills its decoder."""
+    return math.ceil(2 * seconds + 5)
+
+
+def _allow_processor_time(seconds: int) -> None:
+    """End this process if it computes longer than that from now on."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = math.ceil(usage.ru_utime + usage.ru_stime + 2 * seconds + 5)
-    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
-    if hardest == resource.RLIM_INFINITY or allowed < hardest:
-        resource.setrlimit(resource.RLIMIT_CPU, (allowed, hardest))
+    allowed = math.ceil(usage.ru_utime + usage.ru_stime) + seconds
+    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)  # has an end, since the cage is up
+    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, hardest), hardest))
 
 
 def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLimits) -> None:

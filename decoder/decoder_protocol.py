@@ -15,6 +15,7 @@ _HEADER = struct.Struct(">4sIQ")  # magic, bytes of JSON, bytes of body
 _MAGIC = b"img1"
 _MAX_MESSAGE_BYTES = 64 * 1024
 HEADER_BYTES = _HEADER.size
+MOST_IMAGES = 2000  # that one process may be asked for
 
 
 class ProtocolError(Exception):

@@ -22,11 +22,11 @@ _EVERY_BIT = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What an argument of a call must be: its lower 32 bits, under a mask."""
+    """What an argument of a call may be: its lower 32 bits, under a mask."""
 
     argument: int
     mask: int
-    value: int
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,13 @@ class Architecture:
     seccomp: int
 
 
-_NOT_EXECUTABLE = (Condition(2, _PROT_EXEC, 0),)
-_OWN_PROCESSOR_LIMIT = (Condition(0, _EVERY_BIT, 0), Condition(1, _EVERY_BIT, _RLIMIT_CPU))
+_NOT_EXECUTABLE = (Condition(2, _PROT_EXEC, (0,)),)
+_OWN_PROCESSOR_LIMIT = (Condition(0, _EVERY_BIT, (0,)), Condition(1, _EVERY_BIT, (_RLIMIT_CPU,)))
+# What allocators ask for: NORMAL, DONTNEED, FREE, HUGEPAGE.
+_ORDINARY_ADVICE = (Condition(2, _EVERY_BIT, (0, 4, 8, 14)),)
+# WAIT, WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, WAIT_BITSET and WAKE_BITSET, private or not, by either
+# clock. The others lend priorities: no codec does, and there the kernel had its holes.
+_ORDINARY_FUTEX = (Condition(1, _EVERY_BIT & ~(128 | 256), (0, 1, 3, 4, 5, 9, 10)),)
 ALLOWED: tuple[Call, ...] = (
     # The two pipes; what libraries print goes to /dev/null.
     Call("read", 0, 63),
@@ -62,10 +67,10 @@ ALLOWED: tuple[Call, ...] = (
     Call("mprotect", 10, 226, _NOT_EXECUTABLE),
     Call("munmap", 11, 215),
     Call("mremap", 25, 216),
-    Call("madvise", 28, 233),
+    Call("madvise", 28, 233, _ORDINARY_ADVICE),
     # Threads that are there wait for each other and end. The kernel goes on by the third of these
     # after a stop; by the fourth ends the signal that tells a thread of its process's new user.
-    Call("futex", 202, 98),
+    Call("futex", 202, 98, _ORDINARY_FUTEX),
     Call("sched_yield", 24, 124),
     Call("restart_syscall", 219, 128),
     Call("rt_sigreturn", 15, 139),
@@ -130,7 +135,12 @@ def _check(condition: Condition) -> list[_Instruction]:
     return [
         (_LOAD, 0, 0, _ARGUMENTS + 8 * condition.argument),
         (_AND, 0, 0, condition.mask),
-        (_JUMP_IF_EQUAL, 1, 0, condition.value),
+        *(
+            (_JUMP_IF_EQUAL, left, 0, value)
+            for left, value in zip(
+                range(len(condition.values), 0, -1), condition.values, strict=True
+            )
+        ),
         (_RETURN, 0, 0, _REFUSE),
     ]
 

@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import resource
+import shutil
 import socket
 import sys
 import tempfile
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 _LIBRARY: Final = ctypes.CDLL(None, use_errno=True)
 _ADDRESS_SPACE: Final = 1 << 30
+_SECONDS: Final = 60
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_PTRACER, _PR_SET_PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)
 _PTRACE_SEIZE, _PTRACE_DETACH = 0x4206, 17
 _SECRET: Final = ctypes.create_string_buffer(b"a secret of the service")
 
@@ -49,6 +52,8 @@ class Surroundings:
         self.setuid_id = self._copy_id()
         if user:
             self._become(user)
+        # Where the Yama module lets only parents look into processes, its children may as well.
+        _LIBRARY.prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
         self.tcp = socket.create_server(("127.0.0.1", 0))
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
@@ -68,12 +73,14 @@ class Surroundings:
             self._be_a_stranger()
         os.close(self.orders[0])
 
-    def _copy_id(self) -> Path:
-        """Copy a program that tells who runs it, and let it be run as its owner."""
-        path = self.folder / "id"
-        path.write_bytes(Path("/usr/bin/id").read_bytes())
-        path.chmod(0o4755)
+    def _copy_id(self) -> Path | None:
+        """Copy a program that tells who runs it, if there is one, and let it be run as its owner."""
         self.folder.chmod(0o755)
+        if not (original := shutil.which("id")):
+            return None
+        path = self.folder / "id"
+        path.write_bytes(Path(original).read_bytes())
+        path.chmod(0o4755)
         return path
 
     def _become(self, user: int) -> None:
@@ -155,10 +162,15 @@ def be_looked_into(around: Surroundings) -> None:
         raise OSError(getattr(errno, answer), "refused")
 
 
+def compute_for_ever() -> None:
+    """Take the limit of the processor's time away, as the process's own to move."""
+    resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def attempts(around: Surroundings) -> dict[str, Callable[[], object]]:
     """Return what can be tried; `execute` ends this program when it succeeds."""
     tcp, udp, unix, abstract = around.addresses
-    return {
+    possible: dict[str, Callable[[], object]] = {
         "read_file": lambda: os.open(around.folder / "readable", os.O_RDONLY),
         "write_file": lambda: os.open(around.folder / "new", os.O_WRONLY | os.O_CREAT),
         "list_folder": lambda: list(Path("/").iterdir()),
@@ -178,12 +190,15 @@ def attempts(around: Surroundings) -> dict[str, Callable[[], object]]:
         "be_looked_into": lambda: be_looked_into(around),
         "limit_other": lambda: resource.prlimit(around.stranger, resource.RLIMIT_CORE, (0, 0)),
         "raise_limits": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        "compute_for_ever": compute_for_ever,
         "become_root": lambda: os.setuid(0),
         "take_memory": lambda: mmap.mmap(-1, 1 << 33),
         "make_code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
-        "run_as_owner": lambda: run_as_owner(around.setuid_id),
         "execute": lambda: os.execv("/bin/echo", ["echo", '["execute", "done"]']),  # noqa: S606
     }
+    if program := around.setuid_id:
+        possible = {"run_as_owner": lambda: run_as_owner(program)} | possible
+    return possible
 
 
 def outcome(attempt: Callable[[], object]) -> str:
@@ -200,9 +215,9 @@ def outcome(attempt: Callable[[], object]) -> str:
 def raise_bars(step: str) -> None:
     """Raise the bars that a step is about."""
     if step == "everything":
-        decoder_process._enter_cage(LIMITS)
+        decoder_process._enter_cage(LIMITS, _SECONDS, os.getppid())
     elif step == "limit_resources":
-        decoder_cage.limit_resources(_ADDRESS_SPACE)
+        decoder_cage.limit_resources(_ADDRESS_SPACE, _SECONDS)
     else:
         getattr(decoder_cage, step)()
 

@@ -65,7 +65,7 @@ def number_of(call: Call, architecture: Architecture) -> int:
 
 @architectures
 def test_what_is_listed_passes(machine: Architecture) -> None:
-    """With arguments of zero every condition holds: no code, this process, its processor time."""
+    """With arguments of zero every condition holds: no code, this process, a plain wait."""
     program = assemble(machine)
     for call in ALLOWED:
         assert judge(program, machine, number_of(call, machine)) == ALLOW, call.name
@@ -119,12 +119,19 @@ def test_calls_of_x32_are_refused() -> None:
         ("mmap", (0, 4096, 1 << 32 | 4), REFUSE),
         ("mprotect", (0, 4096, 1 | 2), ALLOW),
         ("mprotect", (0, 4096, 4), REFUSE),
+        *(("madvise", (0, 4096, advice), ALLOW) for advice in (0, 4, 8, 14)),
+        *(("madvise", (0, 4096, advice), REFUSE) for advice in (9, 10, 12, 18, 21, 25, 100)),
+        *(("futex", (0, plain), ALLOW) for plain in (0, 1, 3, 4, 5, 9, 10)),
+        *(("futex", (0, 128 | 256 | plain), ALLOW) for plain in (0, 1, 3, 4, 5, 9, 10)),
+        *(("futex", (0, lending), REFUSE) for lending in (2, 6, 7, 8, 11, 12, 13)),
+        *(("futex", (0, 128 | lending), REFUSE) for lending in (6, 7, 8, 11, 12, 13)),
+        ("futex", (0, 512), REFUSE),
     ],
 )
 @architectures
 def test_arguments_are_looked_at(
     machine: Architecture, name: str, arguments: tuple[int, ...], verdict: int
 ) -> None:
-    """Only the processor's time of this very process, and no memory that can be run."""
+    """No more than this process's own limit, memory that can't be run, and what libraries ask for."""
     (call,) = [call for call in ALLOWED if call.name == name]
     assert judge(assemble(machine), machine, number_of(call, machine), *arguments) == verdict
