@@ -151,13 +151,13 @@ class Decoder:
             used = time.clock_gettime(~self._process.pid << 3 | 2)
         except OSError:
             return time.monotonic()
-
         waited = 0
         with contextlib.suppress(OSError, ValueError):
             for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
                 _, nanoseconds, _ = path.read_bytes().split()
                 waited += int(nanoseconds)
         return used + waited / 1e9
+
     def _send(self, buffers: list[memoryview], deadline: _Deadline) -> None:
         while buffers:
             try:
