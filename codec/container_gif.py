@@ -32,8 +32,7 @@ def _blocks(data: bytes) -> Iterator[Part]:
             flags = data[at + 9] if at + 9 < len(data) else 0
             kind, end = introducer, _skip_sub_blocks(data, at + 11 + _colour_table_size(flags))
         elif introducer == b"\0":
-            at += 1  # an empty sub-block too many is a common mistake
-            continue
+            kind, end = introducer, at + 1  # an empty sub-block too many is a common mistake
         else:
             raise broken("there is something between its frames")
         yield Part(kind, at, end)

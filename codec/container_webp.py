@@ -10,6 +10,7 @@ from codec.container_structure import (
     Structure,
     bounded,
     broken,
+    check_parts,
     count_frame,
     cut_short,
     orientation_tiff,
@@ -49,6 +50,7 @@ def survey(data: bytes, max_frames: int) -> Structure:
         if part.kind == b"ANMF":
             frames = count_frame(frames, max_frames)
             pixels += bounded(_chunks(data, part.start + 24, part.end))
+            check_parts(len(pixels))  # of all frames
         elif part.kind in _PIXELS:
             pixels.append(part)
     width, height = _size(data)

@@ -296,6 +296,30 @@ def test_refuses_a_file_of_absurdly_many_parts(
     assert caught.value.code == "decode_error"
 
 
+def test_the_zeros_between_the_blocks_of_a_gif_are_parts() -> None:
+    """A few are a common mistake, millions are a way to keep us busy."""
+    data = animation("GIF")
+    survey(SourceFormat.GIF, data[:-1] + bytes(1000) + data[-1:], 9)
+    with pytest.raises(ImageError, match="too many pieces"):
+        survey(SourceFormat.GIF, data[:-1] + bytes(100_000) + data[-1:], 9)
+
+
+def test_the_parts_of_all_frames_of_a_webp_are_counted() -> None:
+    """Each frame has parts of its own, and there may be many frames."""
+    data = animation("WEBP", frames=3)
+
+    def survey_with(parts: int) -> None:
+        body = data[8 : data.index(b"ANMF")]
+        for frame in data.split(b"ANMF")[1:]:
+            payload = frame[4:] + (b"NOTE" + bytes(4)) * parts
+            body += b"ANMF" + struct.pack("<I", len(payload)) + payload
+        survey(SourceFormat.WEBP, b"RIFF" + struct.pack("<I", len(body)) + body, 9)
+
+    survey_with(33_000)
+    with pytest.raises(ImageError, match="too many pieces"):
+        survey_with(34_000)
+
+
 def test_a_jpeg_has_no_thousand_scans() -> None:
     """Each scan goes over every pixel, and an empty one takes next to no bytes."""
     data = saved(photo(64, 48, "L"), "JPEG", progressive=True)
