@@ -1,7 +1,7 @@
 """The service's HTTP: which route does what, and `main()`, the whole in one process.
 
-A status is one database read, never a question to the worker. `http_protocol` speaks to the
-clients, `access_control` says who may ask, `upload_intake` takes uploads in, `request_view` words
+A status is one database read, never a question to the worker. `httpd` speaks to the clients,
+`access_control` says who may ask, `upload_intake` takes uploads in, `request_view` words
 the answers.
 """
 
@@ -11,8 +11,10 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import re
 import sys
+import time
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -426,7 +428,8 @@ def main() -> None:
         server = _listen(process.settings)
         settings = process.settings.with_port(server.server_port)
         api = Api(settings, process.database, process.store)
-        stack.callback(lambda: server.drain(settings.shutdown_seconds))
+        stop_by = math.inf
+        stack.callback(lambda: server.drain(_seconds_until(stop_by, settings.shutdown_seconds)))
         line = f"Listening on {settings.own_url}"
         if not arguments.no_worker:
             # Connections of its own: clients that keep all of ours busy don't stop the work.
@@ -436,7 +439,12 @@ def main() -> None:
         server.start(api.answer)
         print(line, flush=True)  # noqa: T201  # a command speaks
         process.wait_for_signal()
+        stop_by = time.monotonic() + settings.shutdown_seconds  # for the worker and for answers
         api.is_draining = True  # while the worker drains, status goes on and uploads don't
+
+
+def _seconds_until(moment: float, at_most: float) -> float:
+    return min(max(0.0, moment - time.monotonic()), at_most)
 
 
 def _listen(settings: Settings) -> HttpServer:

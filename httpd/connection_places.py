@@ -3,21 +3,25 @@
 A connection that we wait for costs its client nothing, so it may not keep another one out: the one
 that we have waited for longest gives way, be it silent, or slow with its headers, its body or in
 reading. So a newcomer, being the youngest, has time for its request however many crowd in with it.
-What we work on ourselves is never touched.
+What we work on ourselves is never touched, nor is a transfer that goes on at the LOWEST_RATE.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-MAX_CONNECTIONS: Final = 512  # at once
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LOWEST_RATE: Final = 16 * 1024  # bytes a second; a transfer that is slower gives way
-SETTLING_SECONDS: Final = 5.0  # before a transfer's rate is judged
+_NOT_SENT: Final = struct.Struct("=144xI")  # tcpi_notsent_bytes of Linux's struct tcp_info
 
 
 class ConnectionOverError(Exception):
@@ -30,7 +34,7 @@ class Phase(IntEnum):
     IDLE = 0  # no request yet, or no further one
     HEAD = 1  # a request line, and headers that are not complete
     RECEIVING = 2  # a body
-    SENDING = 3  # a piece of a response
+    SENDING = 3  # a response
     WORKING = 4
 
 
@@ -38,35 +42,50 @@ class Place:
     """One connection's place. Its thread enters phases and counts `moved` bytes in each."""
 
     def __init__(self, connection: socket.socket, changed: threading.Condition) -> None:
-        self.phase = Phase.IDLE
+        self.phase = Phase.WORKING  # on the start of its thread
         self.moved = 0
         self.is_revoked = False
-        self._since = time.monotonic()
+        self._waited = 0.0  # seconds in this phase, without the wait that goes on since `_since`
+        self._since: float | None = None
         self._connection = connection
         self._changed = changed
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase. Raises ConnectionOverError when the place was lost.
 
-        Who loses it while sending a body may go on to say why.
+        Who loses it while sending a body may go on to be told why.
         """
         with self._changed:
-            if self.is_revoked and self.phase is not Phase.RECEIVING:
+            if self.is_revoked and (self.phase, phase) != (Phase.RECEIVING, Phase.SENDING):
                 raise ConnectionOverError
-            if self.is_revoked:
-                return
             if phase is not Phase.HEAD:  # it has been waited for since it was idle
-                self.moved, self._since = 0, time.monotonic()
+                self.moved, self._waited = 0, 0.0
+                self._since = time.monotonic() if phase is Phase.IDLE else None
             self.phase = phase
             self._changed.notify_all()
 
-    def waits_since(self, now: float) -> float | None:
-        """Return since when its client lets us wait; None if it doesn't."""
-        seconds = now - self._since
-        is_moving = seconds < SETTLING_SECONDS or self.moved >= seconds * LOWEST_RATE
-        if self.phase is Phase.WORKING or (self.phase > Phase.HEAD and is_moving):
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as the client's; of a transfer, all else is our own."""
+        self._since = begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+            self._waited += time.monotonic() - begun
+
+    def seconds_waited(self, now: float) -> float | None:
+        """Return for how long its client has let us wait; None if it doesn't."""
+        if (since := self._since) is None:
             return None
-        return self._since
+        seconds = self._waited + now - since
+        if self.phase > Phase.HEAD and self._keeps_rate(seconds):
+            return None
+        return seconds
+
+    def _keeps_rate(self, seconds: float) -> bool:
+        least = seconds * LOWEST_RATE
+        return self.moved >= least and self.moved - _not_sent(self._connection) >= least
 
     def revoke(self) -> None:
         """Wake the connection's thread up to its end. Only with the lock, while it has its place.
@@ -80,16 +99,17 @@ class Place:
 
 
 class ConnectionPlaces:
-    """All places; shared by the thread that accepts and those that serve."""
+    """So many places; shared by the thread that accepts and those that serve."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._changed = threading.Condition()
         self._taken: set[Place] = set()
 
     def take(self, connection: socket.socket) -> Place | None:
         """Return a place, another's if need be; None when all are at work."""
         with self._changed:
-            if len(self._taken) >= MAX_CONNECTIONS and not self._make_room():
+            if len(self._taken) >= self._count and not self._make_room():
                 return None
             place = Place(connection, self._changed)
             self._taken.add(place)
@@ -101,21 +121,39 @@ class ConnectionPlaces:
             self._taken.discard(place)
             self._changed.notify_all()
 
-    def wait_until_quiet(self, seconds: float) -> None:
-        """Return when no request is being answered, or after so long."""
+    def make_room(self) -> None:
+        """Have somebody give way, if anybody lets us wait, whether or not all places are taken."""
         with self._changed:
-            self._changed.wait_for(self._is_quiet, seconds)
+            self._make_room()
+
+    def wait_until_quiet(self, seconds: float) -> bool:
+        """Wait so long at most until no request is being answered; tell whether it is so."""
+        with self._changed:
+            return self._changed.wait_for(self._is_quiet, seconds)
 
     def _is_quiet(self) -> bool:
         return all(place.phase <= Phase.HEAD for place in self._taken)
 
     def _make_room(self) -> bool:
         now = time.monotonic()
-        waiting = {place: place.waits_since(now) for place in self._taken}
-        since = {place: begun for place, begun in waiting.items() if begun is not None}
-        if not since:
+        waited = {place: place.seconds_waited(now) for place in self._taken}
+        seconds = {place: value for place, value in waited.items() if value is not None}
+        if not seconds:
             return False
-        victim = min(since, key=since.__getitem__)
+        victim = max(seconds, key=seconds.__getitem__)
         victim.revoke()
         self._taken.remove(victim)
         return True
+
+
+def _not_sent(connection: socket.socket) -> int:
+    """Return how much the kernel keeps until the peer has room for it; 0 where it doesn't tell.
+
+    Otherwise a client that reads nothing would seem to take at once what is buffered for it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _NOT_SENT.size)
+            if len(information) == _NOT_SENT.size:
+                return int(_NOT_SENT.unpack(information)[0])
+    return 0

@@ -1,7 +1,8 @@
 """One connection: requests are read, answered one after the other, their responses sent.
 
-Owns how long may be waited for a request, and the one place where an error becomes problem+json
-(RFC 9457). What goes wrong before a request is understood ends the connection.
+Owns how long may be waited for a request, and how its errors become problem+json (RFC 9457); who
+finds no place is told by `http_server`. After a head that is not understood, or a body that was not
+read, nobody knows where the next request would begin: the connection ends with the answer.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from httpd.connection_places import Place
     from httpd.http_protocol import RequestLine
 
-IDLE_SECONDS: Final = 30.0  # a connection without a request
+IDLE_SECONDS: Final = 75.0  # without a request; longer than load balancers keep theirs unused
 HEADER_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 2.0
 LINGER_PIECES: Final = 64  # of a body that nobody wants
@@ -98,7 +99,8 @@ class HttpHandler(BaseHTTPRequestHandler):
 
         Closing on unread bytes would reset it, and the answer could be lost (RFC 9112, 9.6).
         """
-        self._place.enter(Phase.IDLE)
+        if not self._place.is_revoked:  # else it hears that it gave way, and has no place for more
+            self._place.enter(Phase.IDLE)
         self.connection.shutdown(socket.SHUT_WR)
         self._reader.deadline = time.monotonic() + LINGER_SECONDS
         for _ in range(LINGER_PIECES):
@@ -110,29 +112,28 @@ class HttpHandler(BaseHTTPRequestHandler):
         started = time.monotonic()
         self._line, self._body, self.close_connection = None, None, True  # until it is understood
         try:
-            response, head = self._understand_and_answer()
+            response = self._site.answer(self._read_request())
+            head = self._render_head(response)
         except HttpError as error:
-            response, head = self._refuse(error)
+            response = problem_response(error)
+            head = self._render_head(response)
         except ConnectionOverError:
             raise
         except Exception:
             logger.exception("%s %s", *self._subject())
-            response, head = self._refuse(_bug())
+            self.close_connection = True
+            response = problem_response(_bug())
+            head = self._render_head(response)
         metrics.HTTP_RESPONSES.labels(response.status.value).inc()
         self._log_access(response.status, time.monotonic() - started)
         self._send(head, response)
 
-    def _understand_and_answer(self) -> tuple[Response, bytes]:
-        request = self._read_request()
-        response = self._site.answer(request)
+    def _render_head(self, response: Response) -> bytes:
+        """Return the head; it tells whether the connection goes on, which is decided here."""
         is_body_read = self._body is not None and self._body.is_read
-        self.close_connection = self.close_connection or self._site.is_draining or not is_body_read
-        return response, render_head(response, closes=self.close_connection)
-
-    def _refuse(self, error: HttpError) -> tuple[Response, bytes]:
-        self.close_connection = True
-        response = problem_response(error)
-        return response, render_head(response, closes=True)
+        if not is_body_read or self._site.is_draining or self._place.is_revoked:
+            self.close_connection = True
+        return render_head(response, closes=self.close_connection)
 
     def _read_request(self) -> Request:
         """Return the request whose bytes come next. Raises HttpError for what we don't take."""
@@ -180,18 +181,22 @@ class HttpHandler(BaseHTTPRequestHandler):
         )
 
     def _continue(self) -> None:
+        self._place.enter(Phase.SENDING)
         self._writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
 
     def _send(self, head: bytes, response: Response) -> None:
+        self._place.enter(Phase.SENDING)
         body = response.body
         is_bare = response.status == HTTPStatus.NOT_MODIFIED or (
             self._line is not None and self._line.method == "HEAD"
         )
-        if isinstance(body, bytes):
-            data = head if is_bare else head + body
-            self._writer.send(data, Pace(len(data)))
-        elif is_bare:
+        if is_bare:
             self._writer.send(head, Pace(len(head)))
+        elif isinstance(body, bytes):
+            pace = Pace(len(head) + len(body))
+            # Small answers go in one packet, large ones are not copied.
+            self._writer.send(head + body[:PIECE_BYTES], pace)
+            self._writer.send(memoryview(body)[PIECE_BYTES:], pace)
         else:
             self._stream(head, body, int(response.headers["Content-Length"]))
 

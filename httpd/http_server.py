@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
 import socket
 import threading
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
     from httpd.http_protocol import Request, Response
 
 BACKLOG: Final = 1024  # a crowd that comes at once; the kernel may allow less
-FILES: Final = 4096  # a socket and a spooled body for each connection, and everything else
+MAX_CONNECTIONS: Final = 512  # at once, if the process may have the files for them
+FILES: Final = 4096
+FILES_A_CONNECTION: Final = 2  # its socket and a spooled body, or what it is sent
+FILES_RESERVED: Final = 64  # for database, store and decoders, or a quarter of all
+PAUSE_SECONDS: Final = 0.1  # before the next look for a connection that can't be taken
 FULL_SECONDS: Final = 5  # after which to come again when all places are at work
+_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +47,8 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int) -> None:
         self.is_draining = False
         self._is_started = False
-        self._places = ConnectionPlaces()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        _allow_files()
+        self._places = ConnectionPlaces(min(MAX_CONNECTIONS, connections_of(_allow_files())))
         # Each handler is made in `_serve`, with its place.
         super().__init__((host.strip("[]"), port), HttpHandler)  # type: ignore[arg-type]
 
@@ -58,11 +64,26 @@ class HttpServer(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
 
     def drain(self, seconds: float) -> None:
-        """Take no connection more, and wait so long for the answers under way."""
+        """Refuse connections from now on, and wait so long for the answers under way."""
         self.is_draining = True
         if self._is_started:  # else there is nobody who could stop
             self.shutdown()
-        self._places.wait_until_quiet(seconds)
+        self.server_close()
+        if not self._places.wait_until_quiet(seconds):
+            logger.warning("some answers took longer than there was time for at the end")
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take the next connection. Raises OSError, after which the loop looks again.
+
+        At once, and so without end, if nothing were done about what the system lacks.
+        """
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _LACKS:
+                self._places.make_room()
+                time.sleep(PAUSE_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread, or refuse it when all places are at work."""
@@ -109,9 +130,17 @@ def _refuse(connection: socket.socket) -> None:
         connection.recv(65_536)  # closing on bytes that were not read loses the answer
 
 
-def _allow_files() -> None:
-    """Let the process have as many files as connections may need, if it isn't forbidden."""
+def connections_of(files: int) -> int:
+    """Return how many connections a process may have that may open so many files."""
+    reserve = max(FILES_RESERVED, files // 4)
+    return max(1, (files - reserve) // FILES_A_CONNECTION)
+
+
+def _allow_files() -> int:
+    """Let the process have FILES files, if it isn't forbidden; return how many it may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return max(soft, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most

@@ -117,26 +117,29 @@ class ArrivingBody:
             self._place.moved += len(piece)
             self._left -= len(piece)
             yield piece
-        self._place.enter(Phase.WORKING)
+        try:
+            self._place.enter(Phase.WORKING)
+        except ConnectionOverError:  # revoked since its last byte was read
+            raise _given_way() from None
 
     def _read(self) -> bytes:
         try:
-            piece = self._reader.buffered.read1(min(PIECE_BYTES, self._left))
+            with self._place.waiting():
+                piece = self._reader.buffered.read1(min(PIECE_BYTES, self._left))
         except TimeoutError:
             raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "the body arrived too slowly") from None
         if self._place.is_revoked:
-            raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "there are too many connections, and this one was slow; try again later",
-                headers={"Retry-After": str(GIVEN_WAY_SECONDS)},
-            )
+            raise _given_way()
         if not piece:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the body ended before its length")
         return piece
 
 
 class SocketWriter:
-    """Sends over a socket, however slowly its peer takes it, within a pace."""
+    """Sends over a socket, however slowly its peer takes it, within a pace.
+
+    In which phase is the caller's business: a response is one, however many pieces it has.
+    """
 
     def __init__(self, connection: socket.socket, place: Place) -> None:
         self._connection = connection
@@ -145,14 +148,14 @@ class SocketWriter:
             if option := getattr(socket, name, None):  # not every system has all of them
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def send(self, data: bytes, pace: Pace) -> None:
+    def send(self, data: bytes | memoryview, pace: Pace) -> None:
         """Send all of it. Raises ConnectionOverError when it is not taken."""
-        self._place.enter(Phase.SENDING)
         rest = memoryview(data)
         try:
             while rest:
                 self._connection.settimeout(_seconds_until(pace.deadline))
-                moved = self._connection.send(rest)
+                with self._place.waiting():
+                    moved = self._connection.send(rest)
                 pace.count(moved)
                 self._place.moved += moved
                 rest = rest[moved:]
@@ -160,7 +163,14 @@ class SocketWriter:
             # What waits in the kernel for a client that doesn't read goes at once, too.
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             raise ConnectionOverError from error
-        self._place.enter(Phase.WORKING)
+
+
+def _given_way() -> HttpError:
+    return HttpError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "there are too many connections, and this one was slow; try again later",
+        headers={"Retry-After": str(GIVEN_WAY_SECONDS)},
+    )
 
 
 def _seconds_until(deadline: float) -> float:

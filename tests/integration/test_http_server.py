@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import select
 import socket
+import socketserver
 import struct
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from errors import HttpError, ImageError
-from httpd import connection_places, http_connection, http_transfer
+from httpd import connection_places, http_connection, http_server, http_transfer
 from httpd.connection_places import Phase
 from httpd.http_protocol import Request, Response, json_response
 from httpd.http_server import HttpServer
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_SECONDS = 30.0  # what a wait may take at the very most on a busy machine
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 LEAK = "select 1 from /etc/passwd"
 HUGE_PIECES = 512  # of PIECE_BYTES: more than any socket buffers
@@ -58,13 +62,13 @@ class Answer:
         """The body, which has to be JSON."""
         return json.loads(self.body)
 
-    def assert_problem(self, status: int) -> None:
-        """Check that this is an RFC 9457 document that ends the connection."""
+    def assert_problem(self, status: int, *, is_last: bool = True) -> None:
+        """Check that this is an RFC 9457 document, which ends the connection or doesn't."""
         assert (self.status, self.headers["content-type"]) == (status, "application/problem+json")
         assert self.json["status"] == status
         assert {"type", "title", "detail"} <= self.json.keys()
         assert all(isinstance(self.json[name], str) for name in ("type", "title", "detail"))
-        assert self.headers["connection"] == "close"
+        assert ("connection" in self.headers) == is_last
 
 
 class Client:
@@ -132,6 +136,9 @@ class Site:
                 return json_response({})
             case "/refused":
                 raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not this", headers={"X-A": "b"})
+            case "/judged":
+                assert all(request.body)
+                raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "not that")
             case "/huge":
                 length = str(HUGE_PIECES * http_transfer.PIECE_BYTES)
                 return Response(HTTPStatus.OK, self._huge(), {"Content-Length": length})
@@ -227,11 +234,36 @@ def test_pipelined_requests_are_answered_in_turn(client: Client) -> None:
     assert [client.read().json["body"] for _ in range(3)] == ["1", "22", ""]
 
 
-def test_nothing_is_answered_after_an_error(client: Client) -> None:
-    """What follows a refused request is not taken for one: it may be its body."""
-    client.sock.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
-    client.read().assert_problem(404)
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (b"GET  /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(GET), 404),
+    ],
+)
+def test_nothing_is_answered_after_what_was_not_read(
+    client: Client, refused: bytes, status: int
+) -> None:
+    """What follows a request that isn't understood, or whose body isn't read, may be its body."""
+    client.sock.sendall(refused + GET)
+    client.read().assert_problem(status)
     assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (post(b"abc").replace(b"/echo", b"/judged"), 422),
+    ],
+)
+def test_a_refusal_of_what_was_read_keeps_the_connection(
+    client: Client, refused: bytes, status: int
+) -> None:
+    """Who asks again and again need not connect anew each time that the answer is no."""
+    for _ in range(2):
+        client.ask(refused).assert_problem(status, is_last=False)
+        assert client.ask(GET).status == 200
 
 
 @pytest.mark.parametrize(
@@ -526,7 +558,7 @@ def test_head_of_an_error_has_no_body(client: Client) -> None:
     answer = client.ask(b"HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", has_body=False)
     assert answer.status == 404
     assert int(answer.headers["content-length"]) > 0
-    assert client.is_closed()
+    assert client.ask(GET).status == 200
 
 
 def test_head_of_a_stream_has_no_body(client: Client) -> None:
@@ -592,7 +624,7 @@ def test_unexpected_error_is_told_to_nobody(
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """While all places are at work one more gets 503 at once; then there is room again."""
-    monkeypatch.setattr(connection_places, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
     site.leave.clear()
     with _running(site) as server, Client(server) as first, Client(server) as second:
         first.sock.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -623,8 +655,7 @@ def test_slow_clients_keep_nobody_out(
     monkeypatch: pytest.MonkeyPatch, site: Site, begun: bytes, phase: Phase
 ) -> None:
     """With all places taken by clients that are slow, an ordinary request is answered."""
-    monkeypatch.setattr(connection_places, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(connection_places, "SETTLING_SECONDS", 0.0)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(connection_places, "LOWEST_RATE", 2**40)  # what the buffers take is slow
     with _running(site) as server, Client(server) as first, Client(server) as second:
         for client in (first, second):
@@ -635,10 +666,113 @@ def test_slow_clients_keep_nobody_out(
             _wait_for_phases(server, [Phase.IDLE, phase])
 
 
+@pytest.mark.parametrize(
+    ("begun", "phase"),
+    [
+        (post(bytes(2**20))[:-1], Phase.RECEIVING),
+        (b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n", Phase.SENDING),
+    ],
+)
+def test_a_transfer_that_moved_much_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch, site: Site, begun: bytes, phase: Phase
+) -> None:
+    """All that a client sent or took of one body counts, in however many pieces it went."""
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connection_places, "LOWEST_RATE", 1)
+    with _running(site) as server, Client(server) as moving:
+        moving.sock.sendall(begun)
+        _wait_for_phases(server, [phase])
+        if phase is Phase.SENDING:
+            for _ in range(16):
+                assert moving.sock.recv(http_transfer.PIECE_BYTES, socket.MSG_WAITALL)
+        (place,) = server._places._taken
+        wait_until(lambda: place.moved > 8 * http_transfer.PIECE_BYTES)
+        with Client(server) as idle, Client(server) as ordinary:
+            assert ordinary.ask(GET).status == 200
+            assert idle.is_closed()
+        assert not place.is_revoked
+
+
+def test_a_large_answer_arrives_whole(client: Client) -> None:
+    """An answer of more than a piece is as it was; the connection goes on."""
+    body = bytes(range(256)) * 1024
+    answer = client.ask(post(body))
+    assert answer.json["body"] == body.decode("latin-1")
+    assert client.ask(GET).status == 200
+
+
+def test_connection_that_cannot_be_taken_makes_room(
+    monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    """Without a file for one more, who keeps us waiting gives way, and we look again after a pause."""
+    pauses: list[float] = []
+    take = socketserver.TCPServer.get_request
+
+    def take_if_there_is_room(server: HttpServer) -> Any:
+        if server._places._taken:
+            raise OSError(errno.EMFILE, "too many")
+        return take(server)
+
+    with _running(site) as server, Client(server) as idle:
+        _wait_for_phases(server, [Phase.IDLE])
+        monkeypatch.setattr(http_server, "time", SimpleNamespace(sleep=pauses.append))
+        monkeypatch.setattr(socketserver.TCPServer, "get_request", take_if_there_is_room)
+        with Client(server) as ordinary:
+            assert ordinary.ask(GET).status == 200
+        assert idle.is_closed()
+    assert set(pauses) == {http_server.PAUSE_SECONDS}
+
+
+def test_connection_without_a_thread_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    """When the system has no thread for a connection, that one ends and its place is free."""
+    start, failures = threading.Thread.start, [RuntimeError("no thread")]
+
+    def fail_once(thread: threading.Thread) -> None:
+        if failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
+    with _running(site) as server:
+        monkeypatch.setattr(threading.Thread, "start", fail_once)
+        with Client(server) as unlucky:
+            assert unlucky.is_closed()
+        with Client(server) as ordinary:
+            assert ordinary.ask(GET).status == 200
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed", "connections"),
+    [
+        (256, 256, 256, 96),
+        (256, 1024, 1024, 384),
+        (1024, resource.RLIM_INFINITY, http_server.FILES, 512),
+        (8192, 8192, 8192, 512),
+        (64, 64, 64, 1),
+    ],
+)
+def test_connections_are_bounded_by_files(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int, connections: int
+) -> None:
+    """The process has as many files as it is allowed, and of these the connections not all."""
+    limits = (soft, hard)
+
+    def allow(_: int, wanted: tuple[int, int]) -> None:
+        nonlocal limits
+        limits = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", allow)
+    with HttpServer("127.0.0.1", 0) as server:
+        assert limits == (allowed, hard)
+        assert server._places._count == connections
+
+
 def test_slow_body_is_told_why_it_gave_way(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """Whose body was given up for another connection gets 503, and when to come again."""
-    monkeypatch.setattr(connection_places, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(connection_places, "SETTLING_SECONDS", 0.0)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
     with _running(site) as server, Client(server) as slow:
         slow.sock.sendall(post(bytes(1000))[:-999])
         _wait_for_phases(server, [Phase.RECEIVING])
@@ -705,10 +839,15 @@ def _send_for_ever(client: Client, piece: bytes) -> None:
 
 def _wait_for_phases(server: HttpServer, phases: list[Phase]) -> None:
     """Wait until the connections that have a place are at these phases."""
-    deadline = monotonic() + PATIENCE_SECONDS
-    while (now := sorted(place.phase for place in server._places._taken)) != sorted(phases):
-        assert monotonic() < deadline, now
-        threading.Event().wait(0.01)
+    wait_until(lambda: sorted(p.phase for p in list(server._places._taken)) == sorted(phases))
+
+
+def _is_refused(server: HttpServer) -> bool:
+    try:
+        Client(server).__exit__()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_draining_waits_for_the_answers_under_way() -> None:
@@ -728,7 +867,7 @@ def test_draining_waits_for_the_answers_under_way() -> None:
             server.shutdown()  # or that alone would keep it for a while
             draining = threading.Thread(target=server.drain, args=(PATIENCE_SECONDS,))
             draining.start()
-            draining.join(0.2)
+            wait_until(lambda: _is_refused(server))
             assert draining.is_alive()
             may_end.set()
             reply = connection.sock.makefile("rb").read()
@@ -738,8 +877,8 @@ def test_draining_waits_for_the_answers_under_way() -> None:
     assert b"Connection: close" in reply
 
 
-def test_draining_does_not_wait_for_ever() -> None:
-    """An answer that doesn't end is left behind after the time that it had."""
+def test_draining_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that doesn't end is left behind after the time that it had, which is logged."""
     began, may_end = threading.Event(), threading.Event()
 
     def answer(request: Request) -> Response:
@@ -754,6 +893,7 @@ def test_draining_does_not_wait_for_ever() -> None:
             assert began.wait(PATIENCE_SECONDS)
             server.drain(0.05)
             may_end.set()
+    assert "longer" in caplog.text
 
 
 def test_control_characters_stay_out_of_the_log(

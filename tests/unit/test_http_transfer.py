@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 
+from errors import HttpError
 from httpd import http_transfer
-from httpd.connection_places import LOWEST_RATE
-from httpd.http_transfer import GRACE_SECONDS, WINDOW_BYTES, WINDOW_SECONDS, Pace
+from httpd.connection_places import LOWEST_RATE, Place
+from httpd.http_transfer import (
+    GRACE_SECONDS,
+    WINDOW_BYTES,
+    WINDOW_SECONDS,
+    ArrivingBody,
+    Pace,
+    SocketReader,
+)
 from tests.waiting import Clock
 
 
@@ -44,3 +55,18 @@ def test_the_whole_has_its_time(clock: Clock) -> None:
         clock.now += WINDOW_SECONDS / 2
         pace.count(WINDOW_BYTES)
     assert pace.deadline == 1000 + seconds
+
+
+def test_a_body_whose_place_is_lost_at_its_end_is_refused() -> None:
+    """Between the last byte and the work on it, too: without a place nothing is worked on."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        place = Place(mine, threading.Condition())
+        theirs.sendall(b"abc")
+        body = iter(ArrivingBody(3, SocketReader(mine), place, lambda: None))
+        assert next(body) == b"abc"
+        place.revoke()
+        with pytest.raises(HttpError) as caught:
+            next(body)
+    assert caught.value.status == 503
+    assert int(caught.value.headers["Retry-After"]) > 0
