@@ -75,6 +75,13 @@ def _key_digests(text: str) -> frozenset[str] | None:
     return digests or None
 
 
+def _processors() -> int:
+    """Return how many processors this process may use, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _base_url(text: str) -> str:
     """Return the URL as browsers write it: an ASCII host, no port that goes without saying."""
     try:
@@ -144,9 +151,7 @@ class Settings(BaseSettings):
     download_attempts: PositiveInt = 4
     download_concurrency: Annotated[int, Field(gt=0, le=1024)] = 64
     host_concurrency: PositiveInt = 8
-    compress_processes: Annotated[int, Field(gt=0, le=1024)] = Field(
-        default_factory=lambda: os.cpu_count() or 1
-    )
+    compress_processes: Annotated[int, Field(gt=0, le=1024)] = Field(default_factory=_processors)
     shutdown_seconds: Seconds = 30
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 30
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 30

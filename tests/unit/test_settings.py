@@ -59,7 +59,9 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "download_attempts": 4,
         "download_concurrency": 64,
         "host_concurrency": 8,
-        "compress_processes": os.cpu_count(),
+        "compress_processes": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "shutdown_seconds": 30,
         "lease_seconds": 30,
         "retention_days": 30,
@@ -169,6 +171,17 @@ def test_a_bad_value_is_named_with_what_is_taken(
     assert line.startswith(f"{name}={text}: ")
     assert takes in line
     assert "\n" not in line
+
+
+def test_decoders_are_as_many_as_processors_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not as many as the machine has, unless the system doesn't tell."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
+    assert load_settings().compress_processes == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert load_settings().compress_processes == 64
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
