@@ -72,7 +72,7 @@ def _check_redaction(text: str) -> None:
     """Show a URL, and one with the text for a password: nothing of the userinfo is left."""
     with suppress(ValueError):  # of what is no URL to it either
         parts = urlsplit(redact_url(text))
-        assert parts.username in {None, "***"}
+        assert (parts.username or "***").lstrip("\\") == "***"  # a further slash to others
         assert parts.password is None
     for start in ("http://", "https:/", "//", "http:\\\\", "ftp://"):
         url, shown = f"{start}me:{text}@shop.test/", f"{start}***@shop.test/"
