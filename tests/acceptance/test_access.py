@@ -74,13 +74,14 @@ def test_a_key_has_a_rate(keyed: Service) -> None:
     assert keyed.get(f"/uploads/{'0' * 32}/{'0' * 32}-1.jpg").status_code == 404
 
 
-def test_wrong_keys_are_limited(keyed: Service) -> None:
+@pytest.mark.parametrize("path", ["/requests", "/metrics"])
+def test_wrong_keys_are_limited(keyed: Service, path: str) -> None:
     """Who shows wrong ones is soon told to wait; a right one from the same address is answered."""
-    guess = bearer("a guess")
-    answered, refused = first_refusal(lambda: keyed.get("/requests", headers=guess))
+    guess = bearer("a guess") | {"X-Forwarded-For": f"203.0.113.{len(path)}"}
+    answered, refused = first_refusal(lambda: keyed.get(path, headers=guess))
     assert CHANGES <= answered <= CHANGES + 3
     assert_problem(refused, 429)
-    assert keyed.get("/requests", headers=bearer(KEYS[1])).status_code == 200
+    assert keyed.get(path, headers=guess | bearer(KEYS[1])).status_code == 200
 
 
 def test_an_address_has_a_rate(open_service: Service) -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import tempfile
+import threading
 from email.message import Message
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from errors import ErrorCode, HttpError, ImageError
 from httpd.http_protocol import Request
 from image_store import ImageStore
 from settings import Settings
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from upload_intake import UploadIntake
 
 if TYPE_CHECKING:
@@ -90,6 +92,37 @@ def test_one_upload_too_many_is_told_to_come_again(
     assert intake.take(_upload(Body()), None).status == HTTPStatus.OK
     assert [refusal.status for refusal in refusals] == [HTTPStatus.TOO_MANY_REQUESTS]
     assert int(refusals[0].headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"),
+    [(PATIENCE_SECONDS, HTTPStatus.OK), (0, HTTPStatus.TOO_MANY_REQUESTS)],
+)
+def test_an_upload_waits_for_its_turn(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    status: HTTPStatus,
+) -> None:
+    """While others are validated it waits, but not for ever."""
+    monkeypatch.setattr(upload_intake, "MAX_COPIES", 1)
+    monkeypatch.setattr(upload_intake, "COPY_WAIT_SECONDS", seconds)
+    intake = UploadIntake(Settings(), database, ImageStore(f"file:{tmp_path}"))
+    statuses: list[HTTPStatus] = []
+
+    def take() -> None:
+        try:
+            statuses.append(intake.take(_upload(Body()), None).status)
+        except HttpError as error:
+            statuses.append(error.status)
+
+    second = threading.Thread(target=take)
+    with intake._copies.hold(None, 0):
+        second.start()
+        wait_until(lambda: statuses or intake._places._held.total())
+    second.join()
+    assert statuses == [status]
 
 
 @pytest.mark.parametrize(
