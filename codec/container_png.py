@@ -58,6 +58,8 @@ def survey(data: bytes, max_frames: int) -> Structure:
         if start == 8 and (kind != b"IHDR" or end - start != 25):
             raise broken("it doesn't start with a header")
         if kind == b"acTL" and not has_pixels and end - start == 20:
+            if announced:  # some viewers would move it and some would not
+                raise broken("it says twice that it moves")
             announced = int.from_bytes(data[start + 8 : start + 12], "big")
             count_frame(announced - 1, max_frames)
         if kind == b"fcTL" and announced:

@@ -340,6 +340,15 @@ def test_an_animation_is_as_long_as_it_says() -> None:
     assert caught.value.code == "too_many_frames"
 
 
+def test_an_animation_says_once_that_it_is_one() -> None:
+    """Of a PNG that says it twice, viewers show different pictures."""
+    data = animation("PNG", frames=3)
+    at = data.index(b"acTL") - 4
+    with pytest.raises(ImageError, match="twice") as caught:
+        survey(SourceFormat.PNG, data[:at] + data[at : at + 20] + data[at:], 9)
+    assert caught.value.code == "decode_error"
+
+
 def _box(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", 8 + len(payload)) + kind + payload
 
