@@ -17,7 +17,7 @@ import pytest
 from service_log import TextFormatter
 from tests.acceptance.misbehaving_decoder import MARK
 from tests.hostile import hostile, watch, ways
-from tests.images import animation, photo, saved
+from tests.images import animation, exif, photo, saved
 from tests.origin import Reply
 from tests.service import ROOT, WithDecoder, csv_of
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 DECODER = ROOT / "tests" / "acceptance" / "misbehaving_decoder.py"
 JPEG = saved(photo(), "JPEG")
+MOVING = animation("PNG")
+_AT = MOVING.index(b"acTL") - 4
+TWICE_MOVING = MOVING[:_AT] + MOVING[_AT : _AT + 20] + MOVING[_AT:]
 FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--x--\r\n'
 FILES = {
     "pictures/sound.jpg": JPEG,
@@ -107,6 +110,8 @@ def output(**other: Any) -> dict[str, Any]:
     [
         (JPEG, output(), len(JPEG), "keep", ""),
         (JPEG, output(), 1, "jpeg", ""),
+        (saved(photo(), "JPEG", exif=exif(6)), output(width=120, height=160), 9**9, "keep", ""),
+        (TWICE_MOVING, output(format="png", width=32, height=32), 9**9, "keep", "Invalid APNG"),
         (JPEG[:1000], output(), len(JPEG), "keep", "doesn't open"),
         (b"", output(), len(JPEG), "keep", "doesn't open"),
         (animation("GIF")[:-60], output(format="gif", width=32, height=32), 9999, "keep", "open"),

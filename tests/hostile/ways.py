@@ -13,12 +13,13 @@ import io
 import re
 import socket
 import time
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from errors import ErrorCode
 from tests.fuzz.connection import statuses_of
@@ -117,8 +118,12 @@ def _judge(service: Service, image: dict[str, Any], path: Path, option: str) -> 
 def find_fault(output: bytes, image: dict[str, Any], bytes_in: int, option: str) -> str:
     """Say what is wrong with an output: it has to be what `image` declares and the option asks."""
     try:
-        with Image.open(io.BytesIO(output)) as opened:
-            found = {"format": str(opened.format).lower(), "size": opened.size}
+        with (
+            warnings.catch_warnings(action="error", category=UserWarning),
+            Image.open(io.BytesIO(output)) as opened,
+        ):
+            upright = ImageOps.exif_transpose(opened)
+            found = {"format": str(opened.format).lower(), "size": upright.size}
             for frame in ImageSequence.Iterator(opened):
                 frame.load()
     except Exception as error:  # noqa: BLE001  # whatever a decoder says, it is no image
