@@ -20,7 +20,7 @@ from codec.image_compressor import ImageLimits
 from decoder.decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
-from fetching.image_downloader import DownloadLimits, ImageDownloader
+from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 BYTES_IN_FLIGHT: Final = 256 * 2**20  # downloaded and not yet compressed, all images together
+BYTES_TO_STORE: Final = 256 * 2**20  # compressed and not yet stored; with more, decoders pause
 STORE_THREADS: Final = 4
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
@@ -71,7 +72,7 @@ class ImagePipeline:
                 total_seconds=settings.download_seconds,
             ),
             connections=min(settings.download_concurrency, settings.host_concurrency),
-            budget=ByteBudget(max(BYTES_IN_FLIGHT, settings.max_image_bytes)),
+            budget=_budget(settings.download_concurrency),
         )
         self._decoders = DecoderPool(
             settings.compress_processes,
@@ -81,6 +82,9 @@ class ImagePipeline:
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
         self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
+        # One more than decoders, so that none waits for this loop.
+        self._compressing = asyncio.Semaphore(settings.compress_processes + 1)
+        self._outputs = _Outputs(BYTES_TO_STORE)
         self._suspects = asyncio.Lock()
         self._withdrawn: Collection[str] = ()
 
@@ -124,29 +128,43 @@ class ImagePipeline:
 
     async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
         """Download, compress and store one image."""
-        async with self._gate.slot(parse_source_url(image.input_url)) as visit:
-            if image.request_id in self._withdrawn:
-                raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
-            source = await _in_thread(
-                self._downloads, self._downloader.download, image.input_url, visit
-            )
-        with source:
-            bytes_in = len(source.data)
-            compressed = await self._compress(image, source.data, options)
-        sha256 = await _in_thread(self._stores, self._files.stage, image, compressed)
+        compressed, facts = await self._download_and_compress(image, options)
+        try:
+            sha256 = await _in_thread(self._stores, self._files.stage, image, compressed)
+        finally:
+            self._outputs.discard(compressed)
         return Outcome(
             **_identity(image),
+            **facts,
             state=ImageState.SUCCEEDED,
-            bytes_in=bytes_in,
             bytes_out=len(compressed.data),
             width=compressed.width,
             height=compressed.height,
             format=compressed.format,
             quality=compressed.quality,
             sha256=sha256,
-            etag=source.etag,
-            last_modified=source.last_modified,
         )
+
+    async def _download_and_compress(
+        self, image: ClaimedImage, options: ImageOptions
+    ) -> tuple[CompressedImage, dict[str, Any]]:
+        """Return an output, one of `_outputs`, and what is known of its source.
+
+        A function of its own, so that the source's bytes are gone when it returns.
+        """
+        async with self._gate.slot(parse_source_url(image.input_url)) as visit:
+            if image.request_id in self._withdrawn:
+                raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
+            source = await _in_thread(
+                self._downloads, self._downloader.download, image.input_url, visit
+            )
+        facts = {
+            "bytes_in": len(source.data),
+            "etag": source.etag,
+            "last_modified": source.last_modified,
+        }
+        with source:
+            return await self._compress(image, source.data, options), facts
 
     async def _compress(
         self, image: ClaimedImage, data: bytes, options: ImageOptions
@@ -155,7 +173,10 @@ class ImagePipeline:
         async with self._suspects if image.losses >= image_queue.MOST_LOSSES - 1 else nullcontext():
             if image.losses and not await self._database.run(image_queue.mark_decoding, image):
                 raise _LostError("the lease of the image is over")
-            return await _in_thread(self._codecs, self._decoders.compress, data, options)
+            async with self._compressing:
+                compressed = await _in_thread(self._codecs, self._decoders.compress, data, options)
+                await self._outputs.add(compressed)
+                return compressed
 
     async def _repeat(self, image: ClaimedImage) -> Outcome:
         """End an image like the earlier one with the same URL, without a second download."""
@@ -192,6 +213,34 @@ class ImagePipeline:
             error_detail=error.detail,
             http_status=error.http_status,
         )
+
+
+class _Outputs:
+    """Counts the bytes of outputs that wait for the store; from `most` on, nobody adds more.
+
+    The last one to come may have more than is left, however large it is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._fewer = asyncio.Event()
+
+    async def add(self, output: CompressedImage) -> None:
+        while self._bytes >= self._most:
+            self._fewer.clear()
+            await self._fewer.wait()
+        self._bytes += len(output.data)
+
+    def discard(self, output: CompressedImage) -> None:
+        self._bytes -= len(output.data)
+        self._fewer.set()
+
+
+def _budget(downloads: int) -> ByteBudget:
+    """Return what downloads share: enough for each to begin, if that leaves half for large ones."""
+    beginnings = min(downloads * FIRST_BYTES, BYTES_IN_FLIGHT // 2)
+    return ByteBudget(beginnings, BYTES_IN_FLIGHT - beginnings)
 
 
 async def _in_thread(

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
 
-_FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
-_PIECE_BYTES = 256 * 1024  # of a body whose length is not declared
+FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
+_STEP_BYTES = 2**20  # reserved when these are there, and so on
+_STEP_SECONDS = 10.0  # for a step of them while others wait for memory
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
 _DRAIN_SECONDS = 0.5
 HOSTS_KEPT = 32  # whose idle connections are kept
@@ -120,7 +121,7 @@ class ImageDownloader:
     ) -> None:
         self._policy = policy
         self._limits = limits
-        self._budget = budget or ByteBudget(maxsize)
+        self._budget = budget or ByteBudget(maxsize, maxsize)
         self._network = network or Network()
         self._session = _Session(self._network.tls_context(), connections, user_agent)
 
@@ -165,7 +166,7 @@ class ImageDownloader:
                 return self._session.fetch(source)
             except requests.RequestException as error:
                 if attempt.is_over or isinstance(error, requests.Timeout):
-                    raise self._too_slow() from None
+                    raise self._too_slow(attempt) from None
                 if attempt.opened or attempt.received or attempt.afresh:
                     raise ImageError(
                         ErrorCode.CONNECT_ERROR, f"{source.host} gave no valid HTTP answer."
@@ -187,7 +188,7 @@ class ImageDownloader:
         # An undeclared length is unknown up to one byte more than is allowed.
         length = self._limits.max_bytes + 1 if declared is None else declared
         with attempt.paused():
-            reservation = self._budget.reserve(min(length, _FIRST_BYTES))
+            reservation = self._budget.reserve(min(length, FIRST_BYTES))
         try:
             data = self._read(attempt, response, reservation, declared)
         except BaseException:
@@ -212,7 +213,7 @@ class ImageDownloader:
         try:
             data = self._read_to_end(attempt, response, reservation, declared)
         except ReadTimeoutError:
-            raise self._too_slow() from None
+            raise self._too_slow(attempt) from None
         except TransportError:
             raise ImageError(
                 ErrorCode.TRUNCATED, "The connection broke off within the image."
@@ -232,12 +233,9 @@ class ImageDownloader:
         reservation: Reservation,
         declared: int | None,
     ) -> bytes:
-        # Of what may be in chunks, small pieces: http.client keeps an object for each chunk, and
-        # chunks may be of one byte.
         limit = self._limits.max_bytes
-        longest = _PIECE_BYTES if declared is None else limit
         body = io.BytesIO()
-        while piece := response.raw.read(min(longest, max(reservation.size - body.tell(), 1))):
+        while piece := response.raw.read(max(reservation.size - body.tell(), 1)):
             size = body.tell() + len(piece)
             if size > limit:
                 raise self._too_large()
@@ -246,14 +244,15 @@ class ImageDownloader:
                 break
             if size == reservation.size:
                 with attempt.paused():
-                    reservation.grow(min(2 * size, declared or limit + 1))
+                    reservation.grow(min(size + _STEP_BYTES, declared or limit + 1))
+                attempt.begin_stage(_STEP_SECONDS, self._budget.is_short)
         return body.getvalue()
 
-    def _too_slow(self) -> ImageError:
-        return ImageError(
-            ErrorCode.TIMEOUT,
-            f"The image did not arrive within {self._limits.total_seconds:g} seconds.",
-        )
+    def _too_slow(self, attempt: Attempt) -> ImageError:
+        detail = f"The image did not arrive within {self._limits.total_seconds:g} seconds."
+        if not attempt.is_over:
+            detail = "The image came too slowly while other images waited for memory."
+        return ImageError(ErrorCode.TIMEOUT, detail)
 
     def _too_large(self) -> ImageError:
         return ImageError(

@@ -14,9 +14,10 @@ import ipaddress
 import socket
 import ssl
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from math import inf
 from threading import BoundedSemaphore, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 MAX_ADDRESSES_TRIED = 8  # of one host; what a stranger's DNS lists beyond is not tried
 MAX_LOOK_UPS = 256  # at a time, those included that nobody waits for any more
+
+_GLANCE_SECONDS = 1.0  # between two looks at whether an origin that is silent has to hurry
 
 _look_ups = BoundedSemaphore(MAX_LOOK_UPS)
 
@@ -85,6 +88,8 @@ class Attempt:
         self._network = network
         self._connect_seconds = connect_seconds
         self._expires_at = monotonic() + total_seconds
+        self._stage_ends_at = inf
+        self._must_hurry: Callable[[], bool] = lambda: False
         self._source: SourceUrl | None = None
         self._token: Token[Attempt] | None = None
         self.afresh = False
@@ -121,10 +126,16 @@ class Attempt:
 
     def remaining(self) -> float:
         """Return the seconds left; raises TimeoutError when there are none."""
-        seconds = self._expires_at - monotonic()
-        if seconds <= 0:
+        now = monotonic()
+        seconds = self._expires_at - now
+        if seconds <= 0 or (now >= self._stage_ends_at and self._must_hurry()):
             raise TimeoutError("the attempt's time is over")
         return seconds
+
+    def begin_stage(self, seconds: float, must_hurry: Callable[[], bool]) -> None:
+        """Be over after so many seconds from now, too, but only while there is need to hurry."""
+        self._stage_ends_at = monotonic() + seconds
+        self._must_hurry = must_hurry
 
     @contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
@@ -204,7 +215,11 @@ class Attempt:
             finally:
                 permits.release()
 
-        Thread(target=resolve, name="look-up", daemon=True).start()
+        try:
+            Thread(target=resolve, name="look-up", daemon=True).start()
+        except RuntimeError as error:  # the machine has no thread left
+            permits.release()
+            answer.set_exception(OSError(str(error)))
         try:
             addresses = answer.result(self.remaining())
         except TimeoutError:
@@ -238,10 +253,12 @@ class _TimedSocket(socket.socket):
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         attempt = _current.get()
-        self.settimeout(attempt.remaining())
-        size = super().recv_into(*args, **kwargs)
-        attempt.received += size
-        return size
+        while True:
+            self.settimeout(min(attempt.remaining(), _GLANCE_SECONDS))
+            with suppress(TimeoutError):
+                size = super().recv_into(*args, **kwargs)
+                attempt.received += size
+                return size
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
         self.settimeout(_current.get().remaining())

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore, Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +21,7 @@ import trustme
 
 from address_policy import AddressPolicy
 from errors import ImageError
-from fetching import source_connection
+from fetching import image_downloader, source_connection
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
 from fetching.source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
@@ -97,6 +97,14 @@ def make() -> Iterator[Callable[..., ImageDownloader]]:
     yield make_downloader
     for downloader in made:
         downloader.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until something has come true."""
+    deadline = monotonic() + 30
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.001)
 
 
 def failure(downloader: ImageDownloader, url: str) -> ImageError:
@@ -351,6 +359,24 @@ def test_look_ups_that_hang_don_t_pile_up(make: Make, monkeypatch: pytest.Monkey
         assert failure(patient, f"http://{n}.example/").code == "dns_error"
 
 
+def test_a_look_up_that_gets_no_thread_leaves_nothing_behind(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a thread to spare fails the look-up, and later ones are made."""
+    monkeypatch.setattr(source_connection, "_look_ups", BoundedSemaphore(1))
+    downloader = make(limits=HASTY, network=Map({}).network)
+    with monkeypatch.context() as patch:
+        patch.setattr(source_connection, "Thread", _NoThread)
+        for _ in range(3):
+            assert failure(downloader, "http://shop.example/").code == "dns_error"
+    assert failure(downloader, "http://shop.example/").code == "dns_error"
+
+
+class _NoThread(Thread):
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
 def test_a_host_without_address_is_a_dns_error(make: Make) -> None:
     """Unknown hosts, empty answers and names that no resolver takes are one failure."""
     network = Map({"empty.example": []})
@@ -389,6 +415,36 @@ def test_addresses_are_tried_in_turn_and_share_the_time(origin: Origin, make: Ma
     assert first <= LIMITS.connect_seconds / 3
     assert first < second < third <= LIMITS.connect_seconds
     assert origin.requests[0].headers["host"] == source
+
+
+def test_what_follows_connecting_has_all_the_time_that_is_left(origin: Origin) -> None:
+    """An address is tried for a part of it, and its TLS handshake may take the rest."""
+    shares: list[float] = []
+
+    def connect(sock: socket.socket, _address: tuple[str, int]) -> None:
+        shares.append(sock.gettimeout() or 0)
+        sock.connect(("127.0.0.1", origin.port))
+
+    host = f"shop.example:{origin.port}"
+    network = Network(resolve=lambda *_: ["127.0.0.1", "127.0.0.2"], connect=connect)
+    policy = AddressPolicy(allowed_sources=[host])
+    with Attempt(policy, network, connect_seconds=60, total_seconds=60) as attempt:
+        attempt.aim(policy.check_url(f"http://{host}/"))
+        with attempt.open_socket("shop.example", origin.port) as sock:
+            assert shares[0] <= 30 < (sock.gettimeout() or 0) <= 60
+
+
+def test_sending_ends_with_the_deadline() -> None:
+    """Whoever takes no byte of what it is sent is waited for no longer than one that sends none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        policy = AddressPolicy(allowed_sources=[f"{host}:{port}"])
+        with Attempt(policy, Network(), connect_seconds=5, total_seconds=0.3) as attempt:
+            attempt.aim(policy.check_url(f"http://{host}:{port}/"))
+            with attempt.open_socket(host, port) as sock:
+                sock.settimeout(None)  # as urllib3 leaves it
+                with pytest.raises(TimeoutError):
+                    sock.sendall(bytes(50 * 2**20))
 
 
 @pytest.mark.parametrize(
@@ -668,14 +724,14 @@ def test_bytes_are_reserved_as_declared_until_the_image_is_closed(
     origin: Origin, make: Make
 ) -> None:
     """The budget is charged with the image's size, and gets it back once."""
-    budget = ByteBudget(2 * LIMITS.max_bytes)
+    budget = ByteBudget(2 * LIMITS.max_bytes, 0)
     downloader = make(origin, budget=budget)
     for framing in ("length", "chunked", "close"):
         image = downloader.download(origin.serve("/a", IMAGE, framing=framing))
-        assert budget.free == budget.capacity - len(IMAGE)
+        assert budget.free == (2 * LIMITS.max_bytes - len(IMAGE), 0)
         image.close()
         image.close()
-        assert budget.free == budget.capacity
+        assert budget.free == (2 * LIMITS.max_bytes, 0)
 
 
 @pytest.mark.parametrize(
@@ -685,26 +741,25 @@ def test_bytes_are_reserved_before_they_are_read(
     origin: Origin, make: Make, framing: str, reserved: int
 ) -> None:
     """The declared length, or as far as it is unknown, is taken while the body comes."""
-    budget = ByteBudget(2 * LIMITS.max_bytes)
+    budget = ByteBudget(2 * LIMITS.max_bytes, 0)
     url = origin.serve("/a", IMAGE, framing=framing, piece=len(IMAGE) // 2, pause=30)
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(failure, make(origin, budget=budget), url)
-        deadline = monotonic() + PATIENCE_SECONDS
-        while budget.free != budget.capacity - reserved:
-            assert monotonic() < deadline
+        wait_until(lambda: budget.free == (2 * LIMITS.max_bytes - reserved, 0))
         origin.drop_connections()
         assert future.result().code == "truncated"
-    assert budget.free == budget.capacity
+    assert budget.free == (2 * LIMITS.max_bytes, 0)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest.mark.parametrize("growth", [0, 4 * 2**20])
 def test_large_images_share_what_is_too_little_for_all(
-    origin: Origin, make: Make, framing: str
+    origin: Origin, make: Make, framing: str, growth: int
 ) -> None:
     """More is reserved as more comes; with less than one image's bytes all come through."""
     url = origin.serve("/a", IMAGE * 500, framing=framing)
     limits = DownloadLimits(max_bytes=len(IMAGE) * 500, connect_seconds=5, total_seconds=30)
-    budget = ByteBudget(3 * 2**20)
+    budget = ByteBudget(3 * 2**20, growth)
     downloader = make(origin, budget=budget, limits=limits)
 
     def download(_: int) -> int:
@@ -713,28 +768,92 @@ def test_large_images_share_what_is_too_little_for_all(
 
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(download, range(12))) == [len(IMAGE) * 500] * 12
-    assert budget.free == budget.capacity
+    assert budget.free == (3 * 2**20, growth)
 
 
-def test_who_sends_little_holds_little(origin: Origin, make: Make) -> None:
-    """Origins that announce much, or nothing, and then trickle keep no memory from the others."""
-    limits = DownloadLimits(max_bytes=50 * 2**20, connect_seconds=5, total_seconds=10)
-    budget = ByteBudget(limits.max_bytes)
-    downloader = make(origin, budget=budget, limits=limits)
-    slow = [
-        origin.serve(f"/{n}", IMAGE * 5000, framing=framing, cut_after=1, piece=1, pause=30)
-        for n, framing in enumerate(["length", "chunked", "close"] * 2)
-    ]
-    with ThreadPoolExecutor(len(slow)) as threads:
-        stuck = [threads.submit(failure, downloader, url) for url in slow]
+LARGE = DownloadLimits(max_bytes=50 * 2**20, connect_seconds=5, total_seconds=60)
+HEADS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE.max_bytes,
+    "chunked": CHUNKED + b"%x\r\n" % LARGE.max_bytes,
+    "close": b"HTTP/1.1 200 OK\r\n\r\n",
+}
+
+
+def fallen_silent(origin: Origin, path: str, sent: int, framing: str = "length") -> str:
+    """Serve so many bytes of 50 MiB, and no more."""
+    raw = HEADS[framing] + bytes(sent)
+    return origin.serve(path, raw=raw, piece=len(raw), pause=60)
+
+
+@pytest.mark.parametrize("framing", HEADS)
+@pytest.mark.parametrize("sent", [1, 1_500_000, 3_500_000])
+def test_who_sends_little_holds_little(origin: Origin, make: Make, framing: str, sent: int) -> None:
+    """Origins that announce much, or nothing, and then fall silent hold what they have sent."""
+    budget = ByteBudget(2**20, LARGE.max_bytes)
+    url = fallen_silent(origin, "/a", sent, framing)
+    grown = sent // 2**20 * 2**20
+    with ThreadPoolExecutor(1) as threads:
+        stuck = threads.submit(make(origin, budget=budget, limits=LARGE).download, url)
         try:
-            deadline = monotonic() + PATIENCE_SECONDS
-            while budget.free != budget.capacity - len(slow) * 2**20:
-                assert monotonic() < deadline
-            assert downloader.download(origin.serve("/a", IMAGE)).data == IMAGE
-            assert not any(future.done() for future in stuck)
+            wait_until(lambda: budget.free == (0, LARGE.max_bytes - grown))
+            assert not stuck.done()
         finally:
             origin.drop_connections()
+
+
+@contextmanager
+def silent_downloads(origin: Origin, downloader: ImageDownloader) -> Iterator[list[Future[Any]]]:
+    """Have eight downloads of an origin under way that has sent 2.5 of 50 MiB each, and no more."""
+    urls = [fallen_silent(origin, f"/{n}", 5 * 2**19) for n in range(8)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        try:
+            yield [threads.submit(downloader.download, url) for url in urls]
+        finally:
+            origin.drop_connections()
+
+
+def test_one_origin_keeps_nobody_from_beginning(origin: Origin, make: Make) -> None:
+    """All that large images may have is held by an origin that says no more; others go on."""
+    budget = ByteBudget(9 * 2**20, 12 * 2**20)
+    downloader = make(origin, budget=budget, limits=LARGE)
+    with silent_downloads(origin, downloader) as stuck:
+        wait_until(lambda: budget.is_short() and budget.free[1] < 0)
+        for n in range(10):
+            with downloader.download(origin.serve(f"/small/{n}", IMAGE)) as image:
+                assert image.data == IMAGE
+        assert not any(future.done() for future in stuck)
+
+
+def test_whoever_holds_much_has_to_send_while_others_wait(
+    origin: Origin, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The silent ones are given up one after the other, long before their time is over."""
+    monkeypatch.setattr(image_downloader, "_STEP_SECONDS", 0.1)
+    monkeypatch.setattr(source_connection, "_GLANCE_SECONDS", 0.01)
+    budget = ByteBudget(9 * 2**20, 2**20)
+    downloader = make(origin, budget=budget, limits=LARGE)
+    with silent_downloads(origin, downloader) as stuck:
+        wait_until(budget.is_short)
+        with downloader.download(origin.serve("/large", bytes(10 * 2**20))) as image:
+            assert len(image.data) == 10 * 2**20
+        errors = [future.exception() for future in stuck if future.done()]
+    assert errors
+    for error in errors:
+        assert isinstance(error, ImageError)
+        assert error.code == "timeout"
+        assert "while other images waited" in error.detail
+
+
+def test_whoever_holds_much_may_take_its_time_while_nobody_waits(
+    origin: Origin, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow origin is no hostile one."""
+    monkeypatch.setattr(image_downloader, "_STEP_SECONDS", 0.0)
+    monkeypatch.setattr(source_connection, "_GLANCE_SECONDS", 0.01)
+    downloader = make(origin, limits=LARGE)
+    url = origin.serve("/a", bytes(3 * 2**20), piece=2**20, pause=0.1)
+    with downloader.download(url) as image:
+        assert len(image.data) == 3 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -750,14 +869,14 @@ def test_who_sends_little_holds_little(origin: Origin, make: Make) -> None:
 )
 def test_a_failure_keeps_nothing_of_the_budget(origin: Origin, make: Make, reply: Reply) -> None:
     """Whatever goes wrong, the bytes go back."""
-    budget = ByteBudget(LIMITS.max_bytes)
+    budget = ByteBudget(LIMITS.max_bytes, 0)
     failure(make(origin, budget=budget, limits=HASTY), origin.serve_in_turn("/a", reply))
-    assert budget.free == budget.capacity
+    assert budget.free == (LIMITS.max_bytes, 0)
 
 
 def test_waiting_for_the_budget_is_not_the_origins_fault(origin: Origin, make: Make) -> None:
     """A download that waits for memory longer than its deadline still succeeds."""
-    budget = ByteBudget(len(IMAGE))
+    budget = ByteBudget(len(IMAGE), 0)
     held = budget.reserve(len(IMAGE))
     url = origin.serve("/a", IMAGE)
     with ThreadPoolExecutor(1) as threads:
@@ -888,6 +1007,16 @@ def test_a_slow_handshake_ends_with_the_time_for_connecting(make: Make, record: 
         assert failure(make(authority, limits=limits), f"https://{authority}/").code == "timeout"
         assert monotonic() - began_at < PATIENCE_SECONDS
         is_over.set()
+
+
+def test_looking_up_while_an_origin_is_silent_loses_nothing(
+    authority: Authority, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read over TLS that was broken off goes on where it was, within a record too."""
+    monkeypatch.setattr(source_connection, "_GLANCE_SECONDS", 0.01)
+    with authority.origin("localhost") as origin:
+        url = origin.serve("/a", IMAGE, delay=0.1, piece=3000, pause=0.03)
+        assert make(origin, network=authority.network()).download(url).data == IMAGE
 
 
 @pytest.mark.parametrize("reply", [Reply(silent=True), Reply(IMAGE, piece=1, pause=0.02)])
