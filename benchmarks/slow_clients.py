@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/slow_clients.py [--connections N] [--seconds N]
 
-A quarter of the slow connections each: say nothing; send headers, or an upload's body, a byte a
-second; read an image a byte a second. Whichever is closed comes back at once. Meanwhile a small CSV
-is uploaded each second; every one has to be accepted, and all its images to succeed. Reported: how
-long a status takes over a kept connection and over a fresh one, and the server's memory.
+A fifth of the slow connections each: say nothing; send headers, or an upload's body, a byte a
+second; read an image a byte a second; ask for an image, read nothing and are gone, and back, before
+long. Whichever is closed comes back at once. Meanwhile a small CSV is uploaded each second; every
+one has to be accepted, and all its images to succeed. Reported: how long a status takes over a kept
+connection and over a fresh one, and the server's memory.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 TICK_SECONDS: Final = 1.0  # between two bytes of a slow connection
+LEAVER_TICKS: Final = 4  # until one that reads nothing comes anew
 FINISH_SECONDS: Final = 60.0
 FRESH_TO_KEPT: Final = 2  # statuses over the kept connection for each over a fresh one
 _HOST: Final = "Host: {host}\r\n"
@@ -51,6 +53,7 @@ KINDS: Final = {
     "body": f"POST /upload HTTP/1.1\r\n{_HOST}Content-Type: text/csv\r\n"
     "Content-Length: 1000000\r\n\r\n",
     "reader": f"GET {{image}} HTTP/1.1\r\n{_HOST}\r\n",
+    "leaver": f"GET {{image}} HTTP/1.1\r\n{_HOST}\r\n",
 }
 
 
@@ -79,6 +82,7 @@ class SlowConnection:
     def connect(self) -> None:
         """Connect, and send at once what the kind begins with."""
         host = "{}:{}".format(*self._target.address)
+        self.ticks = 0
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(self._target.address)
@@ -87,6 +91,7 @@ class SlowConnection:
 
     def tick(self) -> bool:
         """Send or read a byte; tell whether the connection is still there."""
+        self.ticks += 1
         try:
             if self.kind in {"headers", "body"}:
                 self.socket.send(b"x")
@@ -96,7 +101,12 @@ class SlowConnection:
             return True
         except OSError:
             return False
-        return True
+        return not self.has_left
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client itself has had enough."""
+        return self.kind == "leaver" and self.ticks >= LEAVER_TICKS
 
 
 class SlowConnections:
@@ -117,8 +127,9 @@ class SlowConnections:
         connection = self._by_number.pop(number)
         self._poll.unregister(number)
         connection.socket.close()
+        if not connection.has_left:
+            self.came_back[connection.kind] += 1
         connection.connect()
-        self.came_back[connection.kind] += 1
         self._watch(connection)
 
     def go_on(self, until: float) -> None:

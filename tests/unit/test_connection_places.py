@@ -17,7 +17,7 @@ from httpd.connection_places import (
     Phase,
     Place,
 )
-from tests.waiting import Clock
+from tests.waiting import PATIENCE_SECONDS, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,3 +262,35 @@ def test_quiet_is_when_no_request_is_answered(
     trial.take(phase)
     trial.take(IDLE)
     assert trial.places.wait_until_quiet(0) == is_quiet
+
+
+def test_a_connection_whose_thread_has_not_begun_is_not_quiet(trial: Trial) -> None:
+    """Its request may be there already."""
+    assert trial.is_let_in()
+    assert not trial.places.wait_until_quiet(0)
+
+
+def test_the_end_of_an_answer_is_noticed(trial: Trial) -> None:
+    """Who waits for quiet is woken up also by a connection that stays."""
+    place = trial.take(WORKING)
+    waiter = threading.Thread(
+        target=trial.places.wait_until_quiet, args=(10 * PATIENCE_SECONDS,), daemon=True
+    )
+    waiter.start()
+    waiter.join(0.1)
+    place.enter(IDLE)
+    waiter.join(PATIENCE_SECONDS)
+    assert not waiter.is_alive()
+
+
+def test_what_moved_before_does_not_count(trial: Trial, clock: Clock) -> None:
+    """A quick body gives nobody the right to be slow in reading the answer."""
+    place = trial.take(WORKING)
+    place.enter(RECEIVING)
+    place.moved = QUICK
+    place.enter(WORKING)
+    trial.take(WORKING)
+    place.enter(SENDING)
+    with place.waiting():
+        clock.now += LONG
+        assert trial.is_let_in()
