@@ -34,12 +34,6 @@ _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
 _MISREAD = re.compile(r"[\s\\]")
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_WORD = re.compile(r"[^ \t\r\n]+")
-_SLASHES = r"(?:(?<=:)[/\\]|[/\\]{2})[/\\]*+"
-_PLAIN_HOST = r"[\w-]++(?:\.[\w-]++)++[/?#]"  # no user, port or password can be in it
-_MAY_HAVE_CREDENTIALS = re.compile(f"{_SLASHES}(?!{_PLAIN_HOST})")
-_PLAIN_URL = re.compile(f" *https?://{_PLAIN_HOST}", re.IGNORECASE)
-_URL_START = re.compile(r" *(?:https?:|[a-z][a-z0-9+.-]*:(?=//))?[/\\]*", re.IGNORECASE)
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PATH_SAFE = "/:@!$&'()*+,;=%"  # RFC 3986 section 3.3; the unreserved ones are safe anyway
 _QUERY_SAFE = _PATH_SAFE + "?"
@@ -142,29 +136,6 @@ def parse_source_url(url: str) -> SourceUrl:
     if len(normal) > MAX_URL_CHARACTERS:
         raise _invalid(f"The URL is longer than {MAX_URL_CHARACTERS} characters when encoded.")
     return SourceUrl(url=normal, scheme=scheme, host=host, port=port)
-
-
-def redact(text: str) -> str:
-    """Hide the credentials of URLs in a text that is shown or logged.
-
-    Rather too much than too little: a password may have been written with slashes, so whatever
-    stands between a URL's first slashes and the last @ of the word is hidden, except where a
-    host of at least two labels, and nothing else, comes before the path.
-    """
-    return _WORD.sub(lambda word: _hide(word[0], _MAY_HAVE_CREDENTIALS), text)
-
-
-def redact_url(url: str) -> str:
-    """Hide the credentials of what is known to be meant as one URL, spaces and all."""
-    if _PLAIN_URL.match(url):
-        return redact(url)
-    return _hide(url, _URL_START)
-
-
-def _hide(text: str, start: re.Pattern[str]) -> str:
-    end = text.rfind("@")
-    found = start.search(text, 0, max(end, 0))
-    return f"{text[: found.end()]}***{text[end:]}" if found and end >= 0 else text
 
 
 class AddressPolicy:

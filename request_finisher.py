@@ -10,7 +10,6 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from address_policy import redact_url
 from database_helper import (
     BATCH_SECONDS,
     DatabaseUnavailableError,
@@ -21,6 +20,7 @@ from database_helper import (
 from errors import ServiceError
 from job_queue import defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
+from redaction import redact_url
 from request_queue import (
     finish_request,
     leave_finish,

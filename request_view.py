@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from address_policy import redact_url
 from errors import is_retryable
 from image_queue import ImageState
+from redaction import redact_url
 from request_queue import RequestStatus
 from storage_keys import image_key, output_csv_key, report_csv_key
 from webhook import WebhookState

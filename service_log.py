@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from procrastinate.exceptions import ConnectorException
 
-from address_policy import redact
 from errors import ServiceError
+from redaction import redact
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from address_policy import redact_url
 from database_helper import Database, DatabaseUnavailableError
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from errors import ImageError, SettingsError
 from image_store import ImageStore
+from redaction import redact_url
 from service_log import configure_log
 from settings import Settings, load_settings
 

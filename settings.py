@@ -23,8 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from address_policy import AddressPolicy, parse_allowed_source, parse_source_url, redact_url
+from address_policy import AddressPolicy, parse_allowed_source, parse_source_url
 from errors import ImageError, SettingsError
+from redaction import redact_url
 from webhook import parse_secret
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -17,10 +17,9 @@ from address_policy import (
     AddressPolicy,
     SourceUrl,
     parse_source_url,
-    redact,
-    redact_url,
 )
 from errors import ErrorCode, ImageError
+from redaction import redact, redact_url
 from tests.fuzz.promises import any_text
 
 if TYPE_CHECKING:
