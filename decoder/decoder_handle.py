@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import logging
 import os
 import select
@@ -178,17 +179,17 @@ class Decoder:
 
     def _read(self, size: int, deadline: _Deadline) -> bytes:
         # One buffer: a list of the pieces that a decoder may trickle is far larger than these.
-        read = bytearray()
-        while len(read) < size:
+        read = io.BytesIO()
+        while read.tell() < size:
             try:
-                piece = os.read(self._output.fileno(), min(size - len(read), _PIPE_BYTES))
+                piece = os.read(self._output.fileno(), min(size - read.tell(), _PIPE_BYTES))
             except BlockingIOError:
                 deadline.wait(self._output.fileno(), select.POLLIN)
                 continue
             if not piece:
                 raise EOFError
-            read += piece
-        return bytes(read)
+            read.write(piece)
+        return read.getvalue()  # the buffer itself, not a copy
 
     def _is_silent(self) -> bool:
         """Tell whether nothing waits in the pipe, which could be taken for the next answer."""

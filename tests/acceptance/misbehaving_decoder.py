@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MARK: Final = b"misbehave:"
 _PID: Final = os.getpid()  # known before the cage, where nobody answers
 _FORGED: Final = {"format": "jpeg", "width": 4, "height": 3, "quality": "75"}
+_BODY: Final = b"\xff\xd8\xffforged"
 _HEADER: Final = struct.Struct(">4sIQ")
 _answer_as_ever: Final = decoder_process._answer
 
@@ -91,10 +92,11 @@ _LIES: Final = {
     "say a huge length": forged(b"x", 1 << 50),
     "say a negative length": forged(b"x", (1 << 64) - 1),
     "say a huge message": _HEADER.pack(b"img1", (1 << 32) - 1, 1) + b"{}",
-    "say a short length": forged(b"forged", 3),
-    "say a long length": forged(b"forged", 7),
-    "answer twice": forged(b"forged", 6) * 2,
+    "say a short length": forged(_BODY, 5),
+    "say a long length": forged(_BODY, 10),
+    "answer twice": forged(_BODY, 9) * 2,
     "answer something else": decoder_protocol.pack({"format": "html"}, 0),
+    "answer with a page": forged(b"<html>", 6),
 }
 
 

@@ -35,6 +35,7 @@ EXPECTED = {
     "say a long length": "compress_crash",
     "answer twice": "compress_crash",
     "answer something else": "compress_crash",
+    "answer with a page": "compress_crash",
 }
 
 

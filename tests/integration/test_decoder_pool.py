@@ -23,7 +23,7 @@ from decoder import decoder_handle, decoder_pool, decoder_protocol
 from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ImageError
 from request_options import Effort, ImageOptions, OutputFormat
-from tests.images import LIMITS, opened, photo, saved
+from tests.images import LIMITS, opened, photo, png, saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,6 +128,27 @@ def test_large_images_pass_both_ways() -> None:
         image = decoders.compress(data, ImageOptions(format=OutputFormat.PNG, effort=Effort.FAST))
     assert len(image.data) > 2_000_000
     assert opened(image.data).tobytes() == opened(data).tobytes()
+
+
+@pytest.mark.parametrize("target", [OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.AVIF])
+def test_noise_at_the_highest_quality_fits_into_an_answer(target: OutputFormat) -> None:
+    """Nothing packs worse; it may have as many pixels as an image may have at all."""
+    side = 1200
+    on_or_off = bytes(255 * (byte & 1) for byte in os.urandom(4 * side * side))
+    data = saved(Image.frombytes("RGBA", (side, side), on_or_off), "TIFF")
+    with pool(limits=ImageLimits(side * side, 1)) as decoders:
+        image = decoders.compress(data, ImageOptions(target, quality=100, effort=Effort.FAST))
+    assert (image.format, image.width) == (target, side)
+
+
+def test_an_original_fits_into_an_answer_whatever_it_has() -> None:
+    """Samples of 16 bits are more than what is made anew has, and stay as they are."""
+    side = 900
+    data = png(16, 6, [os.urandom(8 * side) for _ in range(side)])
+    with pool(limits=ImageLimits(side * side, 1)) as decoders:
+        image = decoders.compress(data, ImageOptions(effort=Effort.FAST))
+    assert len(image.data) > 7 * side * side
+    assert image.quality == "lossless"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +300,7 @@ def test_decoders_that_do_not_start_are_no_image_s_fault(
 
 
 GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
+BODY = b"\xff\xd8\xff"  # what makes it a JPEG, as far as anybody looks
 
 
 @pytest.mark.parametrize(
@@ -293,16 +315,21 @@ GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
         'answer({"code": "blocked_address", "detail": "x"})',
         'answer({"code": "decode_error", "detail": 7})',
         f"answer({{{GOOD}}})",
-        f'answer({{{GOOD}, "format": "html"}}, b"x")',
-        f'answer({{{GOOD}, "width": "4"}}, b"x")',
-        f'answer({{{GOOD}, "width": -4, "height": -3}}, b"x")',
-        f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, b"x")',
-        f'answer({{{GOOD}, "width": True}}, b"x")',
-        f'answer({{{GOOD}, "height": True}}, b"x")',
-        f'answer({{{GOOD}, "quality": "101"}}, b"x")',
-        f'answer({{{GOOD}, "quality": "best"}}, b"x")',
-        f'os.write(1, decoder_protocol.pack({{{GOOD}}}, 1) + b"xi")',  # at once: to be seen in time
-        f'os.write(1, (decoder_protocol.pack({{{GOOD}}}, 1) + b"x") * 2)',
+        f"answer({{{GOOD}}}, b'x')",
+        f"answer({{{GOOD}}}, b'<html>')",
+        f"answer({{{GOOD}}}, b'GIF89a')",
+        f'answer({{{GOOD}, "format": "png"}}, {BODY})',
+        f'answer({{{GOOD}, "format": "html"}}, {BODY})',
+        f'answer({{{GOOD}, "format": "tiff"}}, b"II*\\0" + bytes(9))',
+        f'answer({{{GOOD}, "width": "4"}}, {BODY})',
+        f'answer({{{GOOD}, "width": -4, "height": -3}}, {BODY})',
+        f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, {BODY})',
+        f'answer({{{GOOD}, "width": True}}, {BODY})',
+        f'answer({{{GOOD}, "height": True}}, {BODY})',
+        f'answer({{{GOOD}, "quality": "101"}}, {BODY})',
+        f'answer({{{GOOD}, "quality": "best"}}, {BODY})',
+        f'os.write(1, decoder_protocol.pack({{{GOOD}}}, 3) + {BODY} + b"i")',  # at once: to be seen in time
+        f"os.write(1, (decoder_protocol.pack({{{GOOD}}}, 3) + {BODY}) * 2)",
     ],
 )
 def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> None:
@@ -321,19 +348,19 @@ def test_what_is_said_between_two_images_answers_neither(
     """A forged answer that waits in the pipe would be the next image's: the decoder is ended."""
     (tmp_path / "go").touch()
     forged = f"""
-ready(); read(); answer({{{GOOD}}}, b"first")
+ready(); read(); answer({{{GOOD}}}, {BODY} + b"first")
 while os.path.exists({str(tmp_path / "go")!r}):
     time.sleep(0.005)
-answer({{{GOOD}}}, b"forged"); read(); time.sleep(60)"""
+answer({{{GOOD}}}, {BODY} + b"forged"); read(); time.sleep(60)"""
     program(forged)
     with pool() as decoders:
-        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"first"
         (victim,) = children()
         (tmp_path / "go").unlink()
         (decoder,) = decoders._idle
         wait_for(lambda: not decoder.is_usable)
         (tmp_path / "go").touch()  # the next decoder is a sound one
-        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"first"
         assert victim.returncode == -signal.SIGKILL
 
 
@@ -366,13 +393,13 @@ def test_a_decoder_that_neither_answers_nor_dies_costs_its_time_alone(
 
 def test_a_decoder_can_be_started_ahead(program: Callable[[str], None]) -> None:
     """It waits for the first image, and the bars of its cage are known."""
-    program(f'ready(); read(); answer({{{GOOD}}}, b"first")')
+    program(f'ready(); read(); answer({{{GOOD}}}, {BODY} + b"first")')
     with pool() as decoders:
         assert decoders.bars == frozenset()
         decoders.start()
         assert decoders.bars == {"limits"}
         (process,) = children()
-        assert decoders.compress(JPEG, ImageOptions()).data == b"first"
+        assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"first"
         assert Recorded.all == [process]
 
 
@@ -402,16 +429,16 @@ def test_a_side_that_the_database_can_not_hold_is_no_answer() -> None:
     limits = ImageLimits(max_pixels=2**40, max_frames=1)
     answer = {"format": "jpeg", "width": 2**31, "height": 1, "quality": "75"}
     with pytest.raises(decoder_protocol.ProtocolError):
-        decoder_pool._read_reply(answer, b"x", limits)
-    decoder_pool._read_reply(answer | {"width": 2**31 - 1}, b"x", limits)
+        decoder_pool._read_reply(answer, BODY, limits)
+    decoder_pool._read_reply(answer | {"width": 2**31 - 1}, BODY, limits)
 
 
 def test_a_sound_answer_is_believed(program: Callable[[str], None]) -> None:
     """The checks let through what is right; details are cut and cleaned."""
-    body = 'ready(); read(); answer({%s}, b"pixels"); read()\n' % GOOD  # noqa: UP031  braces
+    body = f'ready(); read(); answer({{{GOOD}}}, {BODY} + b"pixels"); read()\n'
     program(body + r'answer({"code": "truncated", "detail": "half\x1b[2J" + "!" * 900})')
     with pool() as decoders:
-        assert decoders.compress(JPEG, ImageOptions()).data == b"pixels"
+        assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"pixels"
         with pytest.raises(ImageError) as caught:
             decoders.compress(JPEG, ImageOptions())
         assert caught.value.detail.startswith("half[2J!!!")
