@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+import image_pipeline
 from async_database import AsyncDatabase
 from codec.image_compressor import CompressedImage
 from database_helper import Database
+from fetching.image_downloader import DownloadedImage
 from image_pipeline import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -345,3 +349,77 @@ def test_only_the_file_of_an_outcome_that_counts_is_published(
     _with_pipeline(queue, tmp_path, origin.authority, run)
     published = [f"{queue.id}-1.jpg"] if is_accepted else []
     assert _files(tmp_path) == published
+
+
+class _SlowFiles(OutputFiles):
+    """Stores nothing before it is let, and counts what waits."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.may_store = threading.Event()
+
+    def stage(self, image: ClaimedImage, compressed: CompressedImage) -> str:
+        """Wait for the word, then store."""
+        self.may_store.wait(PATIENCE_SECONDS)
+        return super().stage(image, compressed)
+
+
+class _Watched(DownloadedImage):
+    """A download of which can be told whether anybody has it."""
+
+
+def test_decoders_pause_while_too_much_waits_for_the_store(
+    clean_database: Database, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What outputs hold is bounded, however slow the store is; then all go through."""
+    monkeypatch.setattr(image_pipeline, "BYTES_TO_STORE", 2 * len(JPEG))
+    queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(12)])
+    images = queue.claim()
+    decoders = _Decoders(queue)
+    files = _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+
+    async def process(pipeline: ImagePipeline) -> list[Outcome]:
+        pipeline._decoders.close()
+        pipeline._decoders = decoders  # type: ignore[assignment]
+        pipeline._files = files
+        tasks = [asyncio.create_task(pipeline.process(image, ImageOptions())) for image in images]
+        while len(pipeline._outputs._fewer._waiters) < 3:  # noqa: ASYNC110  # behind two that count
+            await asyncio.sleep(0.001)
+        assert len(decoders.met) == 5
+        files.may_store.set()
+        return await asyncio.gather(*tasks)
+
+    outcomes = _with_pipeline(queue, tmp_path, origin.authority, process)
+    assert [outcome.state for outcome in outcomes] == [ImageState.SUCCEEDED] * 12
+    assert len(decoders.met) == 12
+
+
+def test_the_source_is_gone_when_its_output_waits_for_the_store(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """Nobody needs it any more, and its bytes are given to others."""
+    queue = Queue(clean_database, origin.serve("/1.jpg", JPEG))
+    (image,) = queue.claim()
+    sources: list[weakref.ref[Any]] = []
+    files = _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+
+    async def process(pipeline: ImagePipeline) -> Outcome:
+        download = pipeline._downloader.download
+
+        def noted(*args: Any) -> Any:
+            found = download(*args)
+            source = _Watched(*(getattr(found, field.name) for field in fields(found)))
+            sources.append(weakref.ref(source))
+            return source
+
+        pipeline._downloader.download = noted  # type: ignore[method-assign,assignment]
+        pipeline._files = files
+        task = asyncio.create_task(pipeline.process(image, ImageOptions()))
+        while not sources or sources[0]():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.001)
+        assert not task.done()
+        files.may_store.set()
+        return await task
+
+    outcome = _with_pipeline(queue, tmp_path, origin.authority, process)
+    assert outcome.state == ImageState.SUCCEEDED
