@@ -131,7 +131,7 @@ class HttpHandler(BaseHTTPRequestHandler):
     def _render_head(self, response: Response) -> bytes:
         """Return the head; it tells whether the connection goes on, which is decided here."""
         is_body_read = self._body is not None and self._body.is_read
-        if not is_body_read or self._site.is_draining or self._place.is_revoked:
+        if not is_body_read or self._site.is_draining:
             self.close_connection = True
         return render_head(response, closes=self.close_connection)
 

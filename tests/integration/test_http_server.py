@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 LEAK = "select 1 from /etc/passwd"
 HUGE_PIECES = 512  # of PIECE_BYTES: more than any socket buffers
-BAD_HOSTS = (b"", b"a/b", b"u@a", b"a b", b"a, b", b"a:b", b"a:", b"\xe9", b"[g]")
-CODINGS = (b"", b"identity", b", chunked", b"chunked,", b"xchunked", b"gzip, chunked", b"Chunked")
 
 FIXED = {
     "/split": Response(HTTPStatus.OK, b"", {"X-A": "b\r\nSet-Cookie: c"}),
@@ -312,108 +310,24 @@ def test_query_is_decoded(client: Client) -> None:
     [
         (b"GET /echo HTTP/1.1\nHost: a\n\n", 400),
         (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: bc\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\rHost: a\r\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\r\n\r\n", 400),
-        (b"GET\xa0/echo\xa0HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET\x0b/echo\x0bHTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET\t/echo\tHTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET  /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b" GET /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
-        (b"GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"G(T /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"G\xe9T /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"G" * 1_000_000 + b" /echo HTTP/1.1\r\nHost: a\r\n\r\n", 414),
         (b"\r\n" * 16_384, 414),
-        (b"GET /echo HTTP/1.10\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/01.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo http/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
-        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo#part HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /ech\xc3\xb6 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET http://b/echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET http://u:p@a/echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET ftp://a/echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET http:///echo HTTP/1.0\r\n\r\n", 400),
-        (b"GET /echo?a=%ff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        *((b"GET /echo HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", 400) for host in BAD_HOSTS),
-        (b"GET /echo HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        *((b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b" + c + b"\r\n\r\n", 400) for c in (b"\x07", b"\x0b", b"\x7f")),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX\t: b\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", 400),
-        (post(b"", b"Content-Type: text/csv", b"Content-Type: text/html"), 400),
-        (post(b"abc", b"Connection: keep-alive, content-length"), 400),
-        *((post(b"", b"Transfer-Encoding: " + coding), 400) for coding in CODINGS),
-        (b"POST /echo HTTP/1.1\r\nHost: a\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n", 400),
-        (post(b"", b"Transfer-Encoding: chunked\x0b"), 400),
-        (post(b"", b"Transfer-Encoding:\r\n chunked"), 400),
         (b"GET /echo HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
-        (b"GET /echo\r\n\r\n", 400),
-        (b"POST /echo\r\n\r\n", 400),
-        (b"GET\r\n\r\n", 400),
-        (b"  \r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\0\x01\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1 more\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/one\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo SMTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/2.0\r\nHost: a\r\n\r\n", 400),
-        (b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\r\n folded\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\n folded\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\n: no name\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX\xff: b\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX(: b\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nFrom nobody\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\rContent-Length: 5\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\r\nHost: a\r\n" + b"X: b\r\n" * 200 + b"\r\n", 431),
         (b"GET /echo HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 16_384 + b"\r\n\r\n", 431),
         (b"GET /echo?" + b"a" * 16_384 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-        (b"GET /echo?a=1&a=2 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /echo?" + b"&".join(b"a%d" % n for n in range(51)) + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (post(b"", b"Content-Length: 0"), 400),
-        (post(b"", b"Transfer-Encoding: chunked"), 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
-        (post(b"", b"transfer-encoding: identity"), 400),
-    ],
-)  # fmt: skip
-def test_malformed_request_is_refused(client: Client, request_bytes: bytes, status: int) -> None:
-    """What is not exactly HTTP/1.1 gets a problem document and the end of the connection."""
-    client.ask(request_bytes).assert_problem(status)
-    assert client.is_closed()
-
-
-@pytest.mark.parametrize(
-    "length",
-    [
-        b"+5",
-        b"-1",
-        b"5, 5",
-        b"5 5",
-        b"0x5",
-        b"1_0",
-        b"5.0",
-        b"5;a",
-        b"5\x0b",
-        b"5\xa0",
-        b"",
-        b"\xb2",
-        b"1" * 16,
     ],
 )
-def test_length_has_only_digits(client: Client, length: bytes) -> None:
-    """A Content-Length that parsers might read differently is refused."""
-    start = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: "
-    client.ask(start + length + b"\r\n\r\nabcde").assert_problem(400)
+def test_malformed_request_is_refused(client: Client, request_bytes: bytes, status: int) -> None:
+    """What is not exactly HTTP/1.1 gets a problem document and the end of the connection.
+
+    What the parser alone refuses is in its own tests.
+    """
+    client.ask(request_bytes).assert_problem(status)
     assert client.is_closed()
 
 
