@@ -318,18 +318,18 @@ BODY = b"\xff\xd8\xff"  # what makes it a JPEG, as far as anybody looks
         f"answer({{{GOOD}}}, b'x')",
         f"answer({{{GOOD}}}, b'<html>')",
         f"answer({{{GOOD}}}, b'GIF89a')",
-        f'answer({{{GOOD}, "format": "png"}}, {BODY})',
-        f'answer({{{GOOD}, "format": "html"}}, {BODY})',
+        f'answer({{{GOOD}, "format": "png"}}, {BODY!r})',
+        f'answer({{{GOOD}, "format": "html"}}, {BODY!r})',
         f'answer({{{GOOD}, "format": "tiff"}}, b"II*\\0" + bytes(9))',
-        f'answer({{{GOOD}, "width": "4"}}, {BODY})',
-        f'answer({{{GOOD}, "width": -4, "height": -3}}, {BODY})',
-        f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, {BODY})',
-        f'answer({{{GOOD}, "width": True}}, {BODY})',
-        f'answer({{{GOOD}, "height": True}}, {BODY})',
-        f'answer({{{GOOD}, "quality": "101"}}, {BODY})',
-        f'answer({{{GOOD}, "quality": "best"}}, {BODY})',
-        f'os.write(1, decoder_protocol.pack({{{GOOD}}}, 3) + {BODY} + b"i")',  # at once: to be seen in time
-        f"os.write(1, (decoder_protocol.pack({{{GOOD}}}, 3) + {BODY}) * 2)",
+        f'answer({{{GOOD}, "width": "4"}}, {BODY!r})',
+        f'answer({{{GOOD}, "width": -4, "height": -3}}, {BODY!r})',
+        f'answer({{{GOOD}, "width": 10**9, "height": 10**9}}, {BODY!r})',
+        f'answer({{{GOOD}, "width": True}}, {BODY!r})',
+        f'answer({{{GOOD}, "height": True}}, {BODY!r})',
+        f'answer({{{GOOD}, "quality": "101"}}, {BODY!r})',
+        f'answer({{{GOOD}, "quality": "best"}}, {BODY!r})',
+        f'os.write(1, decoder_protocol.pack({{{GOOD}}}, 3) + {BODY!r} + b"i")',  # at once: to be seen in time
+        f"os.write(1, (decoder_protocol.pack({{{GOOD}}}, 3) + {BODY!r}) * 2)",
     ],
 )
 def test_nonsense_is_no_answer(program: Callable[[str], None], reply: str) -> None:
@@ -348,10 +348,10 @@ def test_what_is_said_between_two_images_answers_neither(
     """A forged answer that waits in the pipe would be the next image's: the decoder is ended."""
     (tmp_path / "go").touch()
     forged = f"""
-ready(); read(); answer({{{GOOD}}}, {BODY} + b"first")
+ready(); read(); answer({{{GOOD}}}, {BODY!r} + b"first")
 while os.path.exists({str(tmp_path / "go")!r}):
     time.sleep(0.005)
-answer({{{GOOD}}}, {BODY} + b"forged"); read(); time.sleep(60)"""
+answer({{{GOOD}}}, {BODY!r} + b"forged"); read(); time.sleep(60)"""
     program(forged)
     with pool() as decoders:
         assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"first"
@@ -393,7 +393,7 @@ def test_a_decoder_that_neither_answers_nor_dies_costs_its_time_alone(
 
 def test_a_decoder_can_be_started_ahead(program: Callable[[str], None]) -> None:
     """It waits for the first image, and the bars of its cage are known."""
-    program(f'ready(); read(); answer({{{GOOD}}}, {BODY} + b"first")')
+    program(f'ready(); read(); answer({{{GOOD}}}, {BODY!r} + b"first")')
     with pool() as decoders:
         assert decoders.bars == frozenset()
         decoders.start()
@@ -435,7 +435,7 @@ def test_a_side_that_the_database_can_not_hold_is_no_answer() -> None:
 
 def test_a_sound_answer_is_believed(program: Callable[[str], None]) -> None:
     """The checks let through what is right; details are cut and cleaned."""
-    body = f'ready(); read(); answer({{{GOOD}}}, {BODY} + b"pixels"); read()\n'
+    body = f'ready(); read(); answer({{{GOOD}}}, {BODY!r} + b"pixels"); read()\n'
     program(body + r'answer({"code": "truncated", "detail": "half\x1b[2J" + "!" * 900})')
     with pool() as decoders:
         assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"pixels"
