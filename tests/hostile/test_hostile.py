@@ -132,6 +132,13 @@ def test_outputs_are_looked_at(
     assert bool(found) == bool(fault)
 
 
+def test_time_in_line_is_not_an_images_own() -> None:
+    """Where all were downloaded at once, each takes from when a decoder was free."""
+    ended = {0: 11.0, 1: 15.0, 2: 13.0, 3: 19.0}
+    taken = ways.own_seconds(dict.fromkeys(ended, 10.0), ended, 2)
+    assert taken == {0: 1.0, 1: 5.0, 2: 2.0, 3: 6.0}
+
+
 @pytest.mark.parametrize(
     ("reply", "answer", "is_fault"),
     [

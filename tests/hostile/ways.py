@@ -10,6 +10,7 @@ becomes of the process meanwhile is for `watch`.
 from __future__ import annotations
 
 import io
+import os
 import re
 import socket
 import time
@@ -70,22 +71,34 @@ class End:
 def send_images(
     service: Service, origin: Origin, paths: Sequence[Path], option: str
 ) -> Iterator[End]:
-    """Upload one CSV that names every file, served by the origin; look at each output.
-
-    An image's time is that from its download until it was seen to have ended.
-    """
+    """Upload one CSV that names every file, served by the origin; look at each output."""
     served = [f"/{option}/{number}" for number in range(len(paths))]
     urls = [origin.serve(at, path.read_bytes()) for at, path in zip(served, paths, strict=True)]
     accepted = service.upload(csv_of(*urls), OPTIONS[option])
     accepted.raise_for_status()
     request_id = accepted.json()["request_id"]
     ended = _follow(service, request_id)
-    asked = {request.path: request.at for request in origin.requests}
+    places = {at: number for number, at in enumerate(served)}
+    asked = {places[r.path]: r.at for r in origin.requests if r.path in places}
+    taken = own_seconds(asked, ended, os.cpu_count() or 1)
     for number, image in enumerate(service.images(request_id)):
-        path = paths[number]
-        seconds = ended.get(number, time.monotonic()) - asked.get(served[number], 0.0)
-        answer, fault = _judge(service, image, path, option)
-        yield End(f"images, {option}", path, answer, seconds, fault)
+        answer, fault = _judge(service, image, paths[number], option)
+        yield End(f"images, {option}", paths[number], answer, taken.get(number, 0.0), fault)
+
+
+def own_seconds(
+    asked: dict[int, float], ended: dict[int, float], decoders: int
+) -> dict[int, float]:
+    """Return about how long each image took, without its wait for a decoder.
+
+    They wait in line: the next one begins when one of those before it has ended.
+    """
+    free = [0.0] * decoders + sorted(ended.values())
+    in_line = sorted(asked.keys() & ended.keys(), key=lambda number: asked[number])
+    return {
+        number: max(0.0, ended[number] - max(asked[number], free[place]))
+        for place, number in enumerate(in_line)
+    }
 
 
 def _follow(service: Service, request_id: str) -> dict[int, float]:
