@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,9 +93,8 @@ def test_an_address_has_a_rate(open_service: Service) -> None:
     assert_problem(refused, 429)
     unknown = {"X-Forwarded-For": "unknown"}  # then the proxy is the client
     first_refusal(lambda: open_service.get("/requests", headers=unknown))
-    assert open_service.get("/readyz", headers=headers).status_code == 429
-    csv = f"/static/{'0' * 32}.csv"
-    assert open_service.get(csv, headers=headers).status_code == 429
+    for path in ("/readyz", f"/static/{'0' * 32}.csv"):
+        assert first_refusal(partial(open_service.get, path, headers=headers))[0] < RATE * 10
     assert open_service.get("/healthz", headers=headers).status_code == 200
     neighbour = {"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}
     assert open_service.get("/requests", headers=neighbour).status_code == 200

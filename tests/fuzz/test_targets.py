@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from csv_validator import ProductRow
 
 _A_JPEG = SEEDS["image_compression"][0]
-_NO_PIXELS = b'{"format":"png","width":0,"height":1,"quality":"80"}\0a'
+_NO_PIXELS = b'{"format":"jpeg","width":0,"height":1,"quality":"80"}\0' + _A_JPEG
 _TWO_LENGTHS = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
 EXAMPLES = 500  # about a second for each target
 _MULTIPART = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/x; a*=1; a*4=2\r\n\r\n"
@@ -94,7 +94,7 @@ class _Swapping(ProductReader):
 
 
 def _pixel(data: bytes) -> CompressedImage:
-    return CompressedImage(data, "png", 1, 1, "80")
+    return CompressedImage(data, "jpeg", 1, 1, "80")
 
 
 BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse for each target
