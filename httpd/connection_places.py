@@ -75,17 +75,16 @@ class Place:
             self._waited += time.monotonic() - begun
 
     def seconds_waited(self, now: float) -> float | None:
-        """Return for how long its client has let us wait; None if it doesn't."""
+        """Return for how long its client has let us wait; None if it doesn't.
+
+        What a transfer has moved pays for its time, by the LOWEST_RATE.
+        """
         if (since := self._since) is None:
             return None
         seconds = self._waited + now - since
-        if self.phase > Phase.HEAD and self._keeps_rate(seconds):
-            return None
-        return seconds
-
-    def _keeps_rate(self, seconds: float) -> bool:
-        least = seconds * LOWEST_RATE
-        return self.moved >= least and self.moved - _not_sent(self._connection) >= least
+        if self.phase > Phase.HEAD:
+            seconds -= max(0, self.moved - _not_sent(self._connection)) / LOWEST_RATE
+        return seconds if seconds >= 0 else None
 
     def revoke(self) -> None:
         """Wake the connection's thread up to its end. Only with the lock, while it has its place.

@@ -181,7 +181,6 @@ class HttpHandler(BaseHTTPRequestHandler):
         )
 
     def _continue(self) -> None:
-        self._place.enter(Phase.SENDING)
         self._writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
 
     def _send(self, head: bytes, response: Response) -> None:

@@ -152,6 +152,16 @@ def test_our_own_work_on_a_transfer_is_not_its_client_s(trial: Trial, clock: Clo
     assert (transfer.is_revoked, idle.is_revoked) == (False, True)
 
 
+def test_what_a_transfer_moved_pays_for_its_time(trial: Trial, clock: Clock) -> None:
+    """Who fell a little behind the lowest rate is not waited for as long as who did nothing."""
+    transfer = trial.take(RECEIVING, (LONG - SLACK) * LOWEST_RATE)
+    clock.now += LONG - 3 * SLACK
+    idle = trial.take(IDLE)
+    clock.now += 3 * SLACK
+    assert trial.is_let_in()
+    assert (transfer.is_revoked, idle.is_revoked) == (False, True)
+
+
 def test_a_transfer_s_waits_add_up(trial: Trial, clock: Clock) -> None:
     """Who lets us wait for a little again and again has let us wait for long."""
     transfer = trial.take(WORKING)
@@ -161,7 +171,6 @@ def test_a_transfer_s_waits_add_up(trial: Trial, clock: Clock) -> None:
             clock.now += LONG
     idle = trial.take(IDLE)
     transfer.moved = LONG * LOWEST_RATE
-    clock.now += LONG
     with transfer.waiting():
         assert trial.is_let_in()
     assert (transfer.is_revoked, idle.is_revoked) == (True, False)
