@@ -93,8 +93,8 @@ class _Swapping(ProductReader):
             yield row._replace(product_name=row.input_image_urls)
 
 
-def _pixel(data: bytes) -> CompressedImage:
-    return CompressedImage(data, "jpeg", 1, 1, "80")
+def _pixel_and_more(data: bytes) -> CompressedImage:
+    return CompressedImage(data + b"trailing", "jpeg", 1, 1, "80")
 
 
 BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse for each target
@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
         lambda *_, **__: bytes(9999),
         SEEDS["image_container"][0],
     ),
-    "image_compression": (pictures, "compress", lambda data, *_: _pixel(data), _A_JPEG),
+    "image_compression": (pictures, "compress", lambda data, *_: _pixel_and_more(data), _A_JPEG),
     "header_fields": (file_response, "_requested_range", lambda *_: (3, 200), b"Range: bytes=3-"),
     "query_fields": (paging, "MAX_LIMIT", 10**6, b"limit=2000"),
     "upload_options": (request_options, "_COLOUR", re.compile(".*"), b"background=red"),
