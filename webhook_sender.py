@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib3.exceptions import HTTPError as TransportError
 
 from errors import ImageError
-from fetching.image_downloader import USER_AGENT
 from fetching.source_connection import POOL_CLASSES, Attempt, Network
 from fetching.source_response import retry_after
+from fetching.source_session import USER_AGENT
 from webhook import MAX_RETRY_AFTER_SECONDS, Answer, signed_headers
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 Owns the HTTP exchange: redirects, what counts as an answer, and reading it no further than
 allowed. `address_policy` judges every hop, `source_connection` connects and keeps the time,
-`source_response` reads an answer's headers, `byte_budget` bounds what is in memory. Whether the
-bytes are an image, and whether and when to try again, is for others.
+`source_session` asks, `source_response` reads an answer's headers, `byte_budget` bounds what is
+in memory. Whether the bytes are an image, and whether and when to try again, is for others.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import io
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import ReadTimeoutError
 
 from errors import ErrorCode, ImageError
 from fetching.byte_budget import ByteBudget, Reservation
-from fetching.source_connection import POOL_CLASSES, Attempt, Network
+from fetching.source_connection import Attempt, Network
 from fetching.source_response import (
     check_encoding,
     declared_length,
@@ -31,21 +29,18 @@ from fetching.source_response import (
     refusal,
     validator,
 )
+from fetching.source_session import USER_AGENT, Session
 
 if TYPE_CHECKING:
-    import ssl
     from types import TracebackType
 
     from address_policy import AddressPolicy, SourceUrl
-
-USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
 
 FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
 _STEP_BYTES = 2**20  # reserved when these are there, and so on
 _STEP_SECONDS = 10.0  # for a step of them while others wait for memory
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
 _DRAIN_SECONDS = 0.5
-HOSTS_KEPT = 32  # whose idle connections are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +118,7 @@ class ImageDownloader:
         self._limits = limits
         self._budget = budget or ByteBudget(maxsize, maxsize)
         self._network = network or Network()
-        self._session = _Session(self._network.tls_context(), connections, user_agent)
+        self._session = Session(self._network.tls_context(), connections, user_agent)
 
     def download(self, url: str, witness: Witness | None = None) -> DownloadedImage:
         """Fetch the image; blocks for as long as the limits and the byte budget let it.
@@ -258,53 +253,6 @@ class ImageDownloader:
         return ImageError(
             ErrorCode.TOO_LARGE, f"The image has more than {self._limits.max_bytes} bytes."
         )
-
-
-class _Session(requests.Session):
-    # Knows nothing of environment, cookies, credentials and redirects.
-
-    def __init__(self, context: ssl.SSLContext, connections: int, user_agent: str) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self.headers.clear()
-        self.headers.update(
-            {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        )
-        adapter = _Adapter(context, connections)
-        self.mount("http://", adapter)
-        self.mount("https://", adapter)
-
-    def fetch(self, source: SourceUrl) -> requests.Response:
-        request = self.prepare_request(requests.Request("GET", source.url))
-        request.url = source.url  # as it was judged, without another normalisation
-        return self.send(request, stream=True, allow_redirects=False)
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
-        # Otherwise requests reads the whole body of a redirect, however large.
-        return None
-
-
-class _Adapter(HTTPAdapter):
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
-        self._context = context
-        super().__init__(pool_connections=HOSTS_KEPT, pool_maxsize=connections)
-
-    def init_poolmanager(
-        self,
-        connections: int,
-        maxsize: int,
-        block: bool = False,  # noqa: FBT001, FBT002  # the signature is requests'
-        **pool_kwargs: Any,
-    ) -> None:
-        super().init_poolmanager(
-            connections, maxsize, block, ssl_context=self._context, **pool_kwargs
-        )
-        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
-
-    def cert_verify(self, *args: Any) -> None:
-        # The context verifies; requests would read the CA bundle again for each connection.
-        pass
 
 
 def _drain(attempt: Attempt, response: requests.Response) -> None:

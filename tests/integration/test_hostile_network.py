@@ -20,8 +20,9 @@ import webhook_sender
 from address_policy import AddressPolicy
 from errors import ImageError
 from fetching import image_downloader
-from fetching.image_downloader import HOSTS_KEPT, DownloadLimits, ImageDownloader
+from fetching.image_downloader import DownloadLimits, ImageDownloader
 from fetching.source_connection import Network
+from fetching.source_session import HOSTS_KEPT
 from image_processor import background_worker
 from image_store import ImageStore
 from request_options import parse_options

@@ -23,9 +23,10 @@ from address_policy import AddressPolicy
 from errors import ImageError
 from fetching import image_downloader, source_connection
 from fetching.byte_budget import ByteBudget
-from fetching.image_downloader import USER_AGENT, DownloadLimits, ImageDownloader
+from fetching.image_downloader import DownloadLimits, ImageDownloader
 from fetching.source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
 from fetching.source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
+from fetching.source_session import USER_AGENT
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:

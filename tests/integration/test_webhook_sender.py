@@ -13,8 +13,8 @@ import trustme
 from standardwebhooks import Webhook
 
 from address_policy import AddressPolicy
-from fetching.image_downloader import USER_AGENT
 from fetching.source_connection import Network
+from fetching.source_session import USER_AGENT
 from tests.origin import Origin, Reply
 from webhook import Answer, ClaimedWebhook
 from webhook_sender import WebhookSender
