@@ -26,13 +26,14 @@ def opened_file(root: Path, key: str) -> Iterator[int]:
     Raises FileNotFoundError, also for what is no plain file, and other OSErrors.
     """
     *folders, name = key.split("/")
-    with ExitStack() as stack:
+    with ExitStack() as opened:
         try:
-            folder = _open(stack, root, os.O_DIRECTORY)
-            for depth, part in enumerate(folders):
-                follow = os.O_NOFOLLOW if depth else 0
-                folder = _open(stack, part, os.O_DIRECTORY | follow, folder)
-            file = _open(stack, name, os.O_NOFOLLOW | os.O_NONBLOCK, folder)
+            with ExitStack() as way:  # closed at once: a client may take its time over the file
+                folder = _open(way, root, os.O_DIRECTORY)
+                for depth, part in enumerate(folders):
+                    follow = os.O_NOFOLLOW if depth else 0
+                    folder = _open(way, part, os.O_DIRECTORY | follow, folder)
+                file = _open(opened, name, os.O_NOFOLLOW | os.O_NONBLOCK, folder)
         except OSError as error:
             if error.errno in _NONE:
                 raise FileNotFoundError(errno.ENOENT, "no such file") from None

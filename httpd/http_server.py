@@ -30,7 +30,7 @@ MAX_CONNECTIONS: Final = 512  # at once, if the process may have the files for t
 FILES: Final = 4096
 FILES_A_CONNECTION: Final = 2  # its socket and a spooled body, or what it is sent
 FILES_RESERVED: Final = 64  # for database, store and decoders, or a quarter of all
-PAUSE_SECONDS: Final = 0.1  # before the next look for a connection that can't be taken
+PAUSE_SECONDS: Final = 0.02  # before the next look for a connection that can't be taken
 FULL_SECONDS: Final = 5  # after which to come again when all places are at work
 _LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -379,3 +379,29 @@ def test_the_keys_of_a_folder_are_listed(
 def test_a_folder_that_is_not_there_has_no_keys(store: ImageStore) -> None:
     """A store that nothing was put in yet is no trouble."""
     assert list(store.list_keys("none/at/all/")) == []
+
+
+def test_a_read_that_takes_its_time_holds_one_descriptor(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the file alone: a slow client's download must not cost the process one for each folder."""
+    held: set[int] = set()
+    open_one, close_one = os.open, os.close
+
+    def opening(*args: Any, **options: Any) -> int:
+        held.add(descriptor := open_one(*args, **options))
+        return descriptor
+
+    def closing(descriptor: int) -> None:
+        held.discard(descriptor)
+        close_one(descriptor)
+
+    store.put(KEY, b"image")
+    file = _find(store, KEY)
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "close", closing)
+    pieces = iter(store.read(file, 0, file.size))
+    assert next(pieces) == b"image"
+    assert len(held) == 1
+    assert list(pieces) == []
+    assert not held
