@@ -32,6 +32,9 @@ JPEG = saved(photo(), "JPEG")
 MOVING = animation("PNG")
 _AT = MOVING.index(b"acTL") - 4
 TWICE_MOVING = MOVING[:_AT] + MOVING[_AT : _AT + 20] + MOVING[_AT:]
+WEBP = animation("WEBP")
+_AT = WEBP.rindex(b"VP8")
+BROKEN_LATE = WEBP[: _AT + 8] + bytes(len(WEBP) - _AT - 8)
 FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--x--\r\n'
 FILES = {
     "pictures/sound.jpg": JPEG,
@@ -91,6 +94,15 @@ def test_deadly_image_fails(
     assert f"images, keep: {deadly}: compress_crash: " in said
 
 
+def test_server_that_is_at_fault_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with the server itself, here its memory, is a broken promise too."""
+    monkeypatch.setattr(watch, "MOST_GROWTH_MIB", -1000.0)
+    assert hostile.main([str(folder), "--ways", "multipart"]) == 1
+    assert "uploads: the server grew by" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_folder_has_to_be_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A forgotten or wrong folder is told, and nothing is sent."""
@@ -115,6 +127,7 @@ def output(**other: Any) -> dict[str, Any]:
         (JPEG[:1000], output(), len(JPEG), "keep", "doesn't open"),
         (b"", output(), len(JPEG), "keep", "doesn't open"),
         (animation("GIF")[:-60], output(format="gif", width=32, height=32), 9999, "keep", "open"),
+        (BROKEN_LATE, output(format="webp", width=32, height=32), 9999, "keep", "open"),
         (JPEG, output(width=161), len(JPEG), "keep", "(160, 120)"),
         (JPEG, output(format="png"), len(JPEG), "keep", "not {'format': 'png'"),
         (JPEG, output(), len(JPEG), "webp", "is a jpeg"),
