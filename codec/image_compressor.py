@@ -49,7 +49,7 @@ class CompressedImage:
     """An image to store.
 
     `quality` is a number, `lossless`, `palette` (a GIF made anew, 256 colours), or `original`: the
-    input's pixels.
+    input's pixels. `hint` is a sentence about what would have saved more, where there is one.
     """
 
     data: bytes
@@ -57,6 +57,7 @@ class CompressedImage:
     width: int
     height: int
     quality: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

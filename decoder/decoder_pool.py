@@ -28,7 +28,7 @@ _RENEWED_AFTER_IMAGES = decoder_protocol.MOST_IMAGES
 _TRIES = 3  # when a decoder is killed from outside, which says nothing about its image
 _REPLY_BYTES = 1024 * 1024  # on top of what the image may have
 _BYTES_PER_PIXEL = 6  # of noise at the highest quality: 5.9 as AVIF, 4.7 as JPEG, 4 as PNG
-_LONGEST_DETAIL = 500
+_LONGEST_SENTENCE = 500
 _LONGEST_SIDE = 2**31 - 1  # what `images` can hold
 _DECODER_CODES = frozenset(
     [
@@ -209,11 +209,12 @@ def _read_reply(
             "height": int(height),
             "quality": str(quality),
         }:
-            is_picture = _is_side(width) and _is_side(height)
+            hint = message.get("hint", "")
+            is_picture = _is_side(width) and _is_side(height) and isinstance(hint, str)
             is_taken = is_picture and width * height <= limits.max_pixels
             if is_taken and name in set(TargetFormat) and _is_quality(quality):
                 _check_kind(body, name)
-                return CompressedImage(body, name, width, height, quality)
+                return CompressedImage(body, name, width, height, quality, _printable(hint))
     raise ProtocolError("bad answer")
 
 
@@ -243,4 +244,4 @@ def _is_quality(text: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    return "".join(letter for letter in text[:_LONGEST_DETAIL] if letter.isprintable())
+    return "".join(letter for letter in text[:_LONGEST_SENTENCE] if letter.isprintable())

@@ -128,6 +128,7 @@ def _answer(replies: int, message: dict[str, Any], data: bytes, limits: ImageLim
             "width": image.width,
             "height": image.height,
             "quality": image.quality,
+            "hint": image.hint,
         }
         _write(replies, facts, image.data)
 

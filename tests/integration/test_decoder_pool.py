@@ -328,6 +328,7 @@ BODY = b"\xff\xd8\xff"  # what makes it a JPEG, as far as anybody looks
         f'answer({{{GOOD}, "height": True}}, {BODY!r})',
         f'answer({{{GOOD}, "quality": "101"}}, {BODY!r})',
         f'answer({{{GOOD}, "quality": "best"}}, {BODY!r})',
+        f'answer({{{GOOD}, "hint": 7}}, {BODY!r})',
         f'os.write(1, decoder_protocol.pack({{{GOOD}}}, 3) + {BODY!r} + b"i")',  # at once: to be seen in time
         f"os.write(1, (decoder_protocol.pack({{{GOOD}}}, 3) + {BODY!r}) * 2)",
     ],
@@ -434,11 +435,17 @@ def test_a_side_that_the_database_can_not_hold_is_no_answer() -> None:
 
 
 def test_a_sound_answer_is_believed(program: Callable[[str], None]) -> None:
-    """The checks let through what is right; details are cut and cleaned."""
+    """The checks let through what is right; details and hints are cut and cleaned."""
     body = f'ready(); read(); answer({{{GOOD}}}, {BODY!r} + b"pixels"); read()\n'
+    body += 'hint = "half\\ud800\\u202e\\0" + "!" * 900; '
+    body += f'answer({{{GOOD}, "hint": hint}}, {BODY!r}); read()\n'
     program(body + r'answer({"code": "truncated", "detail": "half\x1b[2J" + "!" * 900})')
     with pool() as decoders:
-        assert decoders.compress(JPEG, ImageOptions()).data == BODY + b"pixels"
+        image = decoders.compress(JPEG, ImageOptions())
+        assert (image.data, image.hint) == (BODY + b"pixels", "")
+        hint = decoders.compress(JPEG, ImageOptions()).hint
+        assert hint.startswith("half!!!")
+        assert len(hint) <= 500
         with pytest.raises(ImageError) as caught:
             decoders.compress(JPEG, ImageOptions())
         assert caught.value.detail.startswith("half[2J!!!")
