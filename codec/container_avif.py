@@ -62,11 +62,12 @@ def survey(data: bytes) -> Structure:
     end = boxes[-1].end if boxes else 0
     if not any(box.kind in {b"meta", b"moov"} for box in boxes):
         raise cut_short()
-    for meta in _metas(data, end):
+    metas = _metas(data, end)
+    for meta in metas:
         for item in _items(data, meta):
             if any(stop > end for _, stop in item.spans):
                 raise cut_short()
-    return Structure(end)
+    return Structure(end, code_points=_read_code_points(data, metas[0]) if metas else None)
 
 
 def strip(data: bytes) -> bytes:
@@ -129,10 +130,21 @@ def _metas(data: bytes, end: int) -> list[_Box]:
     return [box for box in bounded(_walk(data, 0, end)) if box.kind == b"meta"]
 
 
-def _child(data: bytes | bytearray, meta: _Box, kind: bytes) -> _Box | None:
-    """Return a box inside a meta box, which has version and flags before its boxes."""
-    boxes = _boxes(data, meta.payload + 4, meta.end)
-    return next((box for box in boxes if box.kind == kind and box.end <= meta.end), None)
+def _child(data: bytes | bytearray, parent: _Box, kind: bytes, *, skipped: int = 4) -> _Box | None:
+    """Return a box inside another; a meta box has version and flags before its boxes."""
+    boxes = _boxes(data, parent.payload + skipped, parent.end)
+    return next((box for box in boxes if box.kind == kind and box.end <= parent.end), None)
+
+
+def _read_code_points(data: bytes, meta: _Box) -> tuple[int, int] | None:
+    """Read the first colour box that has code points (`colr`, section 12.1.5)."""
+    properties = _child(data, meta, b"iprp")
+    listed = properties and _child(data, properties, b"ipco", skipped=0)
+    for box in bounded(_boxes(data, listed.payload, listed.end)) if listed else ():
+        if box.kind == b"colr" and data[box.payload : box.payload + 4] == b"nclx":
+            reader = _Reader(data, box.payload + 4, box.end)
+            return reader.number(2), reader.number(2)
+    return None
 
 
 def _items(data: bytes, meta: _Box) -> Iterator[_Item]:

@@ -7,6 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from codec.container_structure import (
+    LARGEST_PROFILE_BYTES,
     Part,
     Structure,
     bounded,
@@ -28,6 +29,7 @@ _KEPT = frozenset(
         *(b"gAMA", b"cHRM", b"sRGB", b"cICP", b"sBIT"),
     ]
 )
+_TOLD = frozenset([b"eXIf", b"cICP"])  # what a survey passes on, the first of each
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 # Start and step of the seven passes of an interlaced image: x, y, x step, y step.
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
@@ -51,7 +53,7 @@ def survey(data: bytes, max_frames: int) -> Structure:
     """Find the end, size and frames. Raises ImageError, see `image_metadata.survey`."""
     end = frames = announced = 0
     has_pixels = False
-    exif = b""
+    told: dict[bytes, bytes] = {}
     for kind, start, end in bounded(_chunks(data)):
         if start == 8 and kind == b"CgBI":
             raise unsupported("Apple's own variant of PNG")
@@ -64,15 +66,17 @@ def survey(data: bytes, max_frames: int) -> Structure:
             count_frame(announced - 1, max_frames)
         if kind == b"fcTL" and announced:
             frames = count_frame(frames, max_frames)
-        if kind == b"eXIf":
-            exif = data[start + 8 : end - 4]
+        if kind in _TOLD:
+            told.setdefault(kind, data[start + 8 : end - 4])
         has_pixels = has_pixels or kind == b"IDAT"
     if not has_pixels:
         raise broken("it has no picture in it")
     if announced != frames:
         raise broken("its animation lacks frames")
     width, height = struct.unpack_from(">II", data, 16)
-    return Structure(end, width, height, max(frames, 1), exif=exif)
+    exif, colours = told.get(b"eXIf", b""), told.get(b"cICP", b"")
+    code_points = (colours[0], colours[1]) if len(colours) == 4 else None
+    return Structure(end, width, height, max(frames, 1), exif=exif, code_points=code_points)
 
 
 def has_whole_pixels(data: bytes) -> bool:
@@ -117,6 +121,18 @@ def _raw_size(width: int, height: int, bits: int, interlace: int) -> int:
     return sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0 and h > 0)
 
 
+def _is_profile(payload: bytes) -> bool:
+    """Tell whether a profile can be unpacked, and isn't absurdly large."""
+    method_and_profile = payload.partition(b"\0")[2]
+    try:
+        unpacked = zlib.decompressobj().decompress(
+            method_and_profile[1:], LARGEST_PROFILE_BYTES + 1
+        )
+    except zlib.error:
+        return False
+    return method_and_profile[:1] == b"\0" and 0 < len(unpacked) <= LARGEST_PROFILE_BYTES
+
+
 def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
     """Keep pixels, animation, and what defines the colours."""
     chunks = list(_chunks(data))
@@ -125,7 +141,11 @@ def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
         kept.add(b"iCCP")
     elif any(chunk.kind == b"iCCP" for chunk in chunks):
         kept -= {b"gAMA", b"cHRM"}  # they only approximate the profile that goes
-    pieces = [data[start:end] for kind, start, end in chunks if kind in kept]
+    pieces = [
+        data[start:end]
+        for kind, start, end in chunks
+        if kind in kept and (kind != b"iCCP" or _is_profile(data[start + 8 : end - 4]))
+    ]
     if orientation != 1:
         exif = b"eXIf" + orientation_tiff(orientation)
         checksum = struct.pack(">I", zlib.crc32(exif))

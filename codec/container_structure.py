@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 AnyPart = TypeVar("AnyPart")
 
+LARGEST_PROFILE_BYTES = 4 * 1024 * 1024  # the largest CMYK profiles in use have 3 MiB
 _MAX_PARTS = 100_000  # an ordinary file has a few thousand at the most
 
 
@@ -33,6 +34,7 @@ class Structure:
     is_lossless: bool = False  # WebP only
     scans: int = 0  # JPEG only: runs of Huffman codes that its pixels lie in
     exif: bytes = b""  # JPEG and PNG only: wherever it stands
+    code_points: tuple[int, int] | None = None  # PNG and AVIF only: primaries, transfer (H.273)
 
 
 class Part(NamedTuple):

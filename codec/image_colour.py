@@ -1,7 +1,7 @@
 """Brings the pixels of every mode that Pillow decodes to 8-bit sRGB.
 
-Owns what the numbers of a decoded image mean: depth, palette, transparency, ICC profile and
-gamma. What leaves here is of mode L, LA, RGB or RGBA. Geometry is `image_loader`'s business.
+Owns what the numbers of a decoded image mean: depth, palette, transparency and ICC
+profile. What leaves here is of mode L, LA, RGB or RGBA. Geometry is `image_loader`'s business.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageCms
 
-_LARGEST_PROFILE_BYTES = 4 * 1024 * 1024  # the largest CMYK profiles in use have 3 MiB
+from codec.container_structure import LARGEST_PROFILE_BYTES
+
 _SAME_COLOUR_LEVELS = 3  # of 255: profiles that call themselves sRGB round this differently
-_SRGB_GAMMA = 1 / 2.2
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 
@@ -25,7 +25,14 @@ def is_foreign(profile: bytes | None, mode: str) -> bool:
 
     A profile that is broken, or of another colour space than the pixels, says nothing.
     """
-    return profile is not None and _transform(profile, _base_mode(mode)) is not None
+    return profile is not None and _transform(profile, base_mode(mode)) is not None
+
+
+def base_mode(mode: str) -> str:
+    """Return the colours of a mode without depth, palette and alpha: L, RGB, CMYK or LAB."""
+    if mode in {"CMYK", "LAB"}:
+        return mode
+    return "L" if mode in {"1", "L", "LA", "I", "F"} or mode.startswith("I;16") else "RGB"
 
 
 def to_plain(image: Image.Image) -> Image.Image:
@@ -48,26 +55,15 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "LAB":
         transform: Any = ImageCms.buildTransform(_LAB, _SRGB, "LAB", "RGB")
         return _apply(image, transform)
-    transform = _transform(profile, _base_mode(image.mode)) if profile else None
+    transform = _transform(profile, base_mode(image.mode)) if profile else None
     if transform is None:
         return image.convert("RGB") if image.mode == "CMYK" else image
     if image.mode not in {"LA", "RGBA"}:
         converted = _apply(image, transform)
         return converted.getchannel("G") if image.mode == "L" else converted
-    opaque = to_srgb(image.convert(_base_mode(image.mode)), profile)
+    opaque = to_srgb(image.convert(base_mode(image.mode)), profile)
     opaque.putalpha(image.getchannel("A"))
     return opaque
-
-
-def with_gamma(image: Image.Image, gamma: float) -> Image.Image:
-    """Return a plain image in sRGB whose samples were encoded with a PNG's `gAMA` value."""
-    if not 0.05 < gamma < 5 or abs(gamma - _SRGB_GAMMA) < 0.02:
-        return image
-    curve = [_encode_srgb((level / 255) ** (1 / gamma)) for level in range(256)]
-    bands = image.split()
-    colours = 1 if len(bands) < 3 else 3
-    curved = [band.point(curve) for band in bands[:colours]]
-    return Image.merge(image.mode, [*curved, *bands[colours:]])
 
 
 def without_unused_alpha(image: Image.Image, *, is_zero_unused: bool = False) -> Image.Image:
@@ -94,12 +90,6 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
     return flat
 
 
-def _base_mode(mode: str) -> str:
-    if mode in {"CMYK", "LAB"}:
-        return mode
-    return "L" if mode in {"1", "L", "LA", "I", "F"} or mode.startswith("I;16") else "RGB"
-
-
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return what brings pixels of `mode` to sRGB; None where nothing is to be done.
@@ -107,7 +97,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     Whether a profile is sRGB is judged by what it does to a few colours: there are hundreds of
     such profiles, and the names in them can't be relied on.
     """
-    if len(profile) > _LARGEST_PROFILE_BYTES:
+    if len(profile) > LARGEST_PROFILE_BYTES:
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -144,12 +134,6 @@ def _probe(mode: str) -> Image.Image:
     cube = bytes(level for r in levels for g in levels for b in levels for level in (r, g, b))
     probe = Image.frombytes("RGB", (36, 6), cube)
     return probe.convert(mode)
-
-
-def _encode_srgb(light: float) -> int:
-    """Return the level for linear light from 0 to 1 (IEC 61966-2-1)."""
-    signal = 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
-    return round(255 * min(signal, 1))
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

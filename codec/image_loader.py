@@ -20,14 +20,15 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
+    ImageChops,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from codec import container_png, image_colour, image_metadata, jpeg_scans
-from codec.container_structure import Structure, broken, cut_short
+from codec import colour_profile, container_png, image_colour, image_metadata, jpeg_scans
+from codec.container_structure import LARGEST_PROFILE_BYTES, Structure, broken, cut_short
 from codec.image_format import SourceFormat, unsupported
 from errors import ErrorCode, ImageError
 
@@ -41,6 +42,8 @@ _PLUGINS = (
 )
 # Pixels are counted here before anything is decoded, and all frames of them.
 Image.MAX_IMAGE_PIXELS = None
+# Of a PNG, only the profile unpacks to something; its texts are taken out before.
+PngImagePlugin.MAX_TEXT_CHUNK = LARGEST_PROFILE_BYTES
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many processes as cores
 
 # Stands for the end of a JPEG. A decoder that lacks pixels asks for more after these, where it
@@ -60,6 +63,7 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DNG_VERSION = 50706
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,9 @@ def open_source(data: bytes, source_format: SourceFormat, structure: Structure) 
         jpeg_scans.watch(image)
     if source_format is SourceFormat.TIFF:
         _check_tiff(image, len(data))
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or not image_colour.is_foreign(profile, image.mode):
+    mode = _mode(image, data)
+    profile = _read_profile(image, mode, structure)
+    if profile is not None and not image_colour.is_foreign(profile, mode):
         profile = None
     return Source(
         data,
@@ -205,12 +210,10 @@ def _load_frame(source: Source, size: tuple[int, int]) -> Image.Image:
         box = drafted[1] if drafted else None
     image.load()
     _mend_png_transparency(source)
-    frame = image_colour.to_plain(image)
+    frame = _to_plain(source)
     if frame.size != lying:
         frame = frame.resize(lying, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
     frame = image_colour.to_srgb(frame, source.profile)
-    if source.format is SourceFormat.PNG and "icc_profile" not in image.info:
-        frame = _with_png_gamma(frame, image.info)
     if source.orientation != 1:
         frame = frame.transpose(_TRANSPOSITIONS[source.orientation])
     if source.frames == 1:
@@ -219,11 +222,22 @@ def _load_frame(source: Source, size: tuple[int, int]) -> Image.Image:
     return frame
 
 
-def _with_png_gamma(frame: Image.Image, info: dict[Any, Any]) -> Image.Image:
-    gamma = info.get("gamma")
-    if gamma is None or "srgb" in info:
-        return frame
-    return image_colour.with_gamma(frame, gamma)
+def _to_plain(source: Source) -> Image.Image:
+    """Mend what Pillow leaves unsaid: grey with alpha as colours, black that is white."""
+    image = source.image
+    frame = image_colour.to_plain(image)
+    if _mode(image, source.data) != image.mode:
+        return frame.convert("LA")
+    is_deep_tiff = source.format is SourceFormat.TIFF and image.mode in {"I;16", "F"}
+    if is_deep_tiff and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        return ImageChops.invert(frame)
+    return frame
+
+
+def _mode(image: Image.Image, data: bytes) -> str:
+    """Return Pillow's mode of an opened image, but for a PNG's grey of 16 bits with alpha."""
+    is_deep_grey = image.format == "PNG" and data[24:26] == b"\x10\x04"
+    return "LA" if is_deep_grey else image.mode
 
 
 def _mend_png_transparency(source: Source) -> None:
@@ -236,6 +250,27 @@ def _mend_png_transparency(source: Source) -> None:
         source.image.info["transparency"] = transparent * 255 // ((1 << depth) - 1) & 255
     elif source.image.mode == "RGB" and depth == 16:
         source.image.info["transparency"] = tuple(level >> 8 for level in transparent)
+
+
+def _read_profile(image: Image.Image, mode: str, structure: Structure) -> bytes | None:
+    """Return what tells the meaning of the colours: in the file's words, or for its numbers.
+
+    Of several, a PNG means its code points, then the profile, then what says sRGB, then the rest
+    (third edition, section 4.3); an AVIF means the profile.
+    """
+    is_grey = image_colour.base_mode(mode) == "L"
+    info = image.info
+    told = info.get("icc_profile") or None
+    described = None
+    if structure.code_points:
+        described = colour_profile.from_code_points(*structure.code_points, is_grey=is_grey)
+    if image.format != "PNG":
+        return told or described
+    if described is None and told is None and "srgb" not in info:
+        chromaticities, gamma = info.get("chromaticity"), info.get("gamma")
+        if chromaticities or gamma:
+            return colour_profile.from_gamma(chromaticities, gamma, is_grey=is_grey)
+    return described or told
 
 
 def _read_orientation(block: bytes) -> int:

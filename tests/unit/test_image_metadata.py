@@ -16,7 +16,6 @@ from codec.image_format import SourceFormat
 from codec.image_metadata import strip, survey
 from errors import ImageError
 from tests.images import (
-    ADOBE_RGB,
     SECRET,
     animation,
     exif,
@@ -27,6 +26,7 @@ from tests.images import (
     png_chunk,
     saved,
 )
+from tests.odd_images.profiles import ADOBE_RGB
 
 STORED = [SourceFormat(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF")]
 
