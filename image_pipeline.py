@@ -1,4 +1,4 @@
-"""One image's life: download, compress, store; what comes out is an outcome to record.
+"""One image's life: download, compress or reuse, store; what comes out is an outcome to record.
 
 Owns the threads, decoders and limits that images pass through, and what a failure means: another
 try or the end. Claiming and recording are `image_processor`'s. Lives in the event loop.
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
+from image_reuse import EarlierImage, Recipe
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
@@ -108,12 +109,12 @@ class ImagePipeline:
         self._downloader.close()
         self._decoders.close()
 
-    async def process(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
+    async def process(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
         """Return how this attempt ended. Raises nothing but cancellation."""
         try:
             if image.repeats is not None:
                 return await self._repeat(image)
-            return await self._make(image, options)
+            return await self._make_or_reuse(image, recipe)
         except ImageError as error:
             return self._failure(image, error)
         except PostponedError as error:
@@ -126,45 +127,65 @@ class ImagePipeline:
             ours = ImageError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side")
             return self._failure(image, ours)
 
-    async def _make(self, image: ClaimedImage, options: ImageOptions) -> Outcome:
-        """Download, compress and store one image."""
-        compressed, facts = await self._download_and_compress(image, options)
+    async def _make_or_reuse(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
+        """Download an image, and make it unless an earlier one was made of the same bytes."""
+        if image.earlier:
+            with suppress(FileNotFoundError):  # deleted meanwhile: from the start, then
+                return await self._make(image, recipe, image.earlier)
+        return await self._make(image, recipe, None)
+
+    async def _make(
+        self, image: ClaimedImage, recipe: Recipe, earlier: EarlierImage | None
+    ) -> Outcome:
+        """Download, compress and store one image, or take over the file of the earlier one."""
+        output, facts = await self._download_and_compress(image, recipe, earlier)
+        if isinstance(output, EarlierImage):
+            return await self._take_over(image, output, facts)
         try:
-            sha256 = await _in_thread(self._stores, self._files.stage, image, compressed)
+            sha256 = await _in_thread(self._stores, self._files.stage, image, output)
         finally:
-            self._outputs.discard(compressed)
+            self._outputs.discard(output)
         return Outcome(
             **_identity(image),
             **facts,
             state=ImageState.SUCCEEDED,
-            bytes_out=len(compressed.data),
-            width=compressed.width,
-            height=compressed.height,
-            format=compressed.format,
-            quality=compressed.quality,
+            bytes_out=len(output.data),
+            width=output.width,
+            height=output.height,
+            format=output.format,
+            quality=output.quality,
+            hint=output.hint or None,
             sha256=sha256,
         )
 
     async def _download_and_compress(
-        self, image: ClaimedImage, options: ImageOptions
-    ) -> tuple[CompressedImage, dict[str, Any]]:
-        """Return an output, one of `_outputs`, and what is known of its source.
+        self, image: ClaimedImage, recipe: Recipe, earlier: EarlierImage | None
+    ) -> tuple[CompressedImage | EarlierImage, dict[str, Any]]:
+        """Return an output, one of `_outputs` or the earlier one, and what is known of its source.
 
         A function of its own, so that the source's bytes are gone when it returns.
         """
-        async with self._gate.slot(parse_source_url(image.input_url)) as visit:
+        asked = parse_source_url(image.input_url)
+        known = earlier.known(asked.url) if earlier else None
+        async with self._gate.slot(asked) as visit:
             if image.request_id in self._withdrawn:
                 raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
             source = await _in_thread(
-                self._downloads, self._downloader.download, image.input_url, visit
+                self._downloads, self._downloader.download, image.input_url, visit, known
             )
+        found = source.validators
         facts = {
             "bytes_in": len(source.data),
-            "etag": source.etag,
-            "last_modified": source.last_modified,
+            "etag": found.etag,
+            "last_modified": found.last_modified,
+            "source_url": found.url if found.url != asked.url else None,
+            "source_sha256": source.sha256,
+            "reuse_key": recipe.key(image.input_url),
         }
         with source:
-            return await self._compress(image, source.data, options), facts
+            if earlier and (source.is_unchanged or source.sha256 == earlier.source_sha256):
+                return earlier, facts | earlier.result()
+            return await self._compress(image, source.data, recipe.options), facts
 
     async def _compress(
         self, image: ClaimedImage, data: bytes, options: ImageOptions
@@ -185,9 +206,18 @@ class ImagePipeline:
             raise PostponedError("a retry has begun the earlier image anew", POSTPONED_SECONDS)
         if twin["state"] == ImageState.SUCCEEDED:
             source = StagedImage.of(image.request_id, twin["n"], twin["fence"], twin["format"])
-            await _in_thread(self._stores, self._files.stage_copy, image, source)
+            size = twin["bytes_out"]
+            await _in_thread(self._stores, self._files.stage_copy, image, source, size)
         result = {name: twin[name] for name in image_queue.RESULT_COLUMNS}
         return Outcome(**_identity(image), state=ImageState(twin["state"]), reused=True, **result)
+
+    async def _take_over(
+        self, image: ClaimedImage, earlier: EarlierImage, facts: dict[str, Any]
+    ) -> Outcome:
+        """End an image with the file of an earlier one. Raises FileNotFoundError if it is gone."""
+        source = StagedImage.of(earlier.request_id, earlier.n, earlier.fence, earlier.format)
+        await _in_thread(self._stores, self._files.stage_copy, image, source, earlier.bytes_out)
+        return Outcome(**_identity(image), **facts, state=ImageState.SUCCEEDED, reused=True)
 
     async def publish(self, outcome: Outcome, *, is_accepted: bool) -> None:
         """Let the file of a recorded success be seen, or delete that of one that came too late."""

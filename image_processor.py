@@ -25,6 +25,7 @@ from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from image_queue import ImageState
+from image_reuse import Recipe
 from in_flight import InFlight
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
@@ -130,8 +131,10 @@ class ImageProcessor:
                     pause = NO_STORE_SECONDS
                     await self._check_store()
                     pause = 0.0
-                    options = ImageOptions.from_json(request["options"])
-                    while not self._is_draining and await self._claim(request_id, options):
+                    recipe = Recipe.of(
+                        ImageOptions.from_json(request["options"]), request["owner"], self._settings
+                    )
+                    while not self._is_draining and await self._claim(request_id, recipe):
                         pass
         await self._database.run(worker_steps.hand_on, request_id, lane, request["images"], pause)
 
@@ -238,22 +241,23 @@ class ImageProcessor:
         while last is not None and not self._is_draining:
             last = await self._database.run(worker_steps.cancel, request_id, last)
 
-    async def _claim(self, request_id: str, options: ImageOptions) -> bool:
+    async def _claim(self, request_id: str, recipe: Recipe) -> bool:
         """Claim and start images as room allows; tell whether there were any."""
         places = await self._in_flight.reserve(request_id, CLAIM_BATCH)
-        claim = asyncio.create_task(self._claim_now(request_id, options, places))
+        claim = asyncio.create_task(self._claim_now(request_id, recipe, places))
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
         # Shielded: what is claimed must be started, even if the turn's time is over meanwhile.
         return await asyncio.shield(claim)
 
-    async def _claim_now(self, request_id: str, options: ImageOptions, places: int) -> bool:
+    async def _claim_now(self, request_id: str, recipe: Recipe, places: int) -> bool:
         images: list[ClaimedImage] = []
         try:
             if not self._is_draining:
                 images = await self._database.run(
-                    image_queue.claim_images,
+                    worker_steps.claim,
                     request_id,
+                    recipe,
                     limit=places,
                     lease_seconds=self._settings.lease_seconds,
                 )
@@ -262,13 +266,13 @@ class ImageProcessor:
         finally:
             await self._in_flight.fill(request_id, places, images)
         for image in images:
-            task = asyncio.create_task(self._process(image, options))
+            task = asyncio.create_task(self._process(image, recipe))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return bool(images)
 
-    async def _process(self, image: ClaimedImage, options: ImageOptions) -> None:
-        outcome = await self._pipeline.process(image, options)
+    async def _process(self, image: ClaimedImage, recipe: Recipe) -> None:
+        outcome = await self._pipeline.process(image, recipe)
         is_accepted = await self._recorder.record(outcome)
         if is_accepted and outcome.state != ImageState.PENDING:
             metrics.IMAGES_ENDED.labels(outcome.state, outcome.error_code or "").inc()

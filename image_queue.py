@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from database_helper import Cursor
+    from image_reuse import EarlierImage
 
 
 Attempt = tuple[str, int, int]  # request id, n, fence
@@ -41,7 +42,7 @@ class ImageState(StrEnum):
 class ClaimedImage:
     """An image that is ours until its lease ends. `repeats` is the n of its earlier twin.
 
-    Workers may have died of one with `losses`.
+    Workers may have died of one with `losses`. `earlier` is of another request, if there is one.
     """
 
     request_id: str
@@ -51,13 +52,15 @@ class ClaimedImage:
     input_url: str
     repeats: int | None
     losses: int = 0
+    earlier: EarlierImage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How an attempt at a claimed image ended. Sizes are bytes, dimensions pixels.
 
-    A `pending` one is to be tried again in `retry_seconds`.
+    A `pending` one is to be tried again in `retry_seconds`. A later image with the same `reuse_key`
+    may take over the file of a success.
     """
 
     request_id: str
@@ -76,9 +79,13 @@ class Outcome:
     height: int | None = None
     format: str | None = None
     quality: str | None = None
+    hint: str | None = None
     sha256: str | None = None
     etag: str | None = None
     last_modified: str | None = None
+    source_url: str | None = None
+    source_sha256: str | None = None
+    reuse_key: str | None = None
 
 
 # What an image that repeats another takes over from it.
@@ -92,6 +99,7 @@ RESULT_COLUMNS = (
     "height",
     "format",
     "quality",
+    "hint",
     "sha256",
     "etag",
     "last_modified",
@@ -187,13 +195,17 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
                   error_code = o.error_code, error_detail = o.error_detail,
                   http_status = o.http_status, bytes_in = o.bytes_in, bytes_out = o.bytes_out,
                   width = o.width, height = o.height, format = o.format, quality = o.quality,
-                  sha256 = o.sha256, etag = o.etag, last_modified = o.last_modified
+                  hint = o.hint, sha256 = o.sha256, etag = o.etag,
+                  last_modified = o.last_modified, source_url = o.source_url,
+                  source_sha256 = o.source_sha256, reuse_key = o.reuse_key,
+                  made_at = case when o.reuse_key is not null then now() end
              from jsonb_to_recordset(%s) as o(
                   request_id text, n integer, fence integer, attempts integer, state text,
                   retry_seconds double precision, reused boolean, error_code text,
                   error_detail text, http_status integer, bytes_in bigint, bytes_out bigint,
-                  width integer, height integer, format text, quality text, sha256 text,
-                  etag text, last_modified text)
+                  width integer, height integer, format text, quality text, hint text,
+                  sha256 text, etag text, last_modified text, source_url text,
+                  source_sha256 text, reuse_key uuid)
             where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
               and i.state = 'running'
         returning {_CHANGED}""",  # noqa: S608  # our own columns

@@ -44,7 +44,8 @@ class ReportImage(NamedTuple):
     """One line of the report CSV, named as in `GET /status/{id}/images`; None is an empty cell.
 
     `row` is the product's number in the input from 1, `position` the image's place in its cell
-    from 1; sizes in bytes and pixels; `quality` is 1 to 100, `lossless` or `original`.
+    from 1; sizes in bytes and pixels; `quality` is 1 to 100, `lossless`, `palette` or `original`;
+    `hint` says what would have saved more.
     """
 
     row: int
@@ -64,6 +65,7 @@ class ReportImage(NamedTuple):
     height: int | None
     format: str | None
     quality: str | None
+    hint: str | None
 
 
 def write_output(columns: Sequence[str], products: Iterable[OutputProduct]) -> Iterator[bytes]:

@@ -45,10 +45,11 @@ class OutputFiles:
         self._store.put(staged.key, compressed.data)
         return hashlib.sha256(compressed.data).hexdigest()
 
-    def stage_copy(self, image: ClaimedImage, twin: StagedImage) -> None:
-        """Stage what the ended `twin` has as the output of another image.
+    def stage_copy(self, image: ClaimedImage, twin: StagedImage, size: int) -> None:
+        """Stage what the ended `twin` has, so many bytes, as the output of another image.
 
-        Raises ImageError `storage_error`.
+        On disk both are names of one file. Raises ImageError `storage_error`, and FileNotFoundError
+        when there is no such file, be it that the twin was deleted.
         """
         copy = StagedImage(image.request_id, image.n, image.fence, twin.extension)
         try:
@@ -56,6 +57,10 @@ class OutputFiles:
         except FileNotFoundError:  # its row names it, but it is not moved yet
             self.publish(twin)
             self._store.copy(twin.published_key, copy.key)
+        file = self._store.find(copy.key)
+        if file is None or file.size != size:
+            self._store.delete(copy.key)
+            raise FileNotFoundError(copy.key)
 
     def publish(self, staged: StagedImage) -> None:
         """Move a staged file, which its row names, to where it is served."""

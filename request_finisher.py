@@ -222,4 +222,5 @@ def _report_line(image: dict[str, Any], base_url: str) -> ReportImage:
         height=image["height"],
         format=image["format"],
         quality=image["quality"],
+        hint=image["hint"],
     )

@@ -123,7 +123,7 @@ create table if not exists images (
     losses integer not null default 0,      -- workers that may have died of it
     is_decoding boolean not null default false, -- set only for images with a loss
     repeats integer,                        -- n of an earlier image with the same URL
-    reused boolean not null default false,  -- stored without a download of its own
+    reused boolean not null default false,  -- its file was made for another image
     error_code text,
     error_detail text,
     http_status integer,                    -- the origin's answer, where there was one
@@ -133,9 +133,14 @@ create table if not exists images (
     height integer,
     format text,                            -- jpeg, png, webp, gif, avif: tells the file's extension
     quality text,                           -- 1 to 100, lossless, palette, or original
+    hint text,                              -- what would have saved more
     sha256 text,                            -- of the output file, hex
     etag text,                              -- the origin's validators, for a later request
     last_modified text,
+    source_url text,                        -- where these are from, if not input_url: a redirect led there
+    source_sha256 text,                     -- of the bytes that came from there, hex
+    reuse_key uuid,                         -- what a later image shares that may take this one's file
+    made_at timestamptz,                    -- with reuse_key: the newest one is taken
     primary key (request_id, n)
 ) with (
     fillfactor = 85,                        -- each row is rewritten at least twice
@@ -153,6 +158,10 @@ create index if not exists images_repeating on images (request_id, repeats, n)
  where due_at = 'infinity';
 -- GET /status/{id}/images?state=failed: few among many.
 create index if not exists images_failed on images (request_id, n) where state = 'failed';
+-- Claiming: the newest image that was made of the same URL, for the same owner, in the same way
+-- (image_reuse.py). One that repeats another of its request has no key: one row a request.
+create index if not exists images_reusable on images (reuse_key, made_at desc)
+ where reuse_key is not null;
 
 -- One row per event that a client is told of: the outbox, written in the transaction that sets a
 -- request's final status. A request that finishes anew after a retry has another row.

@@ -8,11 +8,13 @@ Each function is one transaction's work and takes its cursor. What the statement
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import image_queue
 import job_queue
 from database_helper import BATCH_SECONDS
+from image_reuse import find_earlier
 from request_queue import begin_request
 from webhook import WebhookState
 from webhook_queue import record_delivery, select_due_webhooks, select_next_webhook_due
@@ -20,6 +22,7 @@ from webhook_queue import record_delivery, select_due_webhooks, select_next_webh
 if TYPE_CHECKING:
     from database_helper import Cursor
     from image_queue import Attempt, ClaimedImage, Outcome, Recorded
+    from image_reuse import Recipe
     from webhook import ClaimedWebhook, Delivery
 
 _SWEEPING: Final = 0x73776570  # any number that no one else locks
@@ -43,6 +46,16 @@ def hand_on(cursor: Cursor, request_id: str, lane: int, images: int, pause: floa
     if due:
         for each in [lane] if lane else range(job_queue.count_lanes(images)):
             job_queue.defer_turn(cursor, request_id, each, due=due)
+
+
+def claim(
+    cursor: Cursor, request_id: str, recipe: Recipe, *, limit: int, lease_seconds: float
+) -> list[ClaimedImage]:
+    """Claim due images, each with the earlier image of other requests that may stand in for it."""
+    images = image_queue.claim_images(cursor, request_id, limit=limit, lease_seconds=lease_seconds)
+    keys = {image.n: recipe.key(image.input_url) for image in images if image.repeats is None}
+    earlier = find_earlier(cursor, keys.values()) if keys else {}
+    return [replace(image, earlier=earlier.get(keys.get(image.n, ""))) for image in images]
 
 
 def record(cursor: Cursor, outcomes: list[Outcome]) -> set[Attempt]:

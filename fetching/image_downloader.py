@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from http import HTTPStatus
 from sys import maxsize
 from typing import TYPE_CHECKING, Protocol, Self
@@ -27,7 +28,7 @@ from fetching.source_response import (
     declared_length,
     redirect_target,
     refusal,
-    validator,
+    validators,
 )
 from fetching.source_session import USER_AGENT, Session
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from address_policy import AddressPolicy, SourceUrl
+    from fetching.source_response import Validators
 
 FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
 _STEP_BYTES = 2**20  # reserved when these are there, and so on
@@ -60,15 +62,16 @@ class DownloadLimits:
 class DownloadedImage:
     """The bytes of an image, and the share of the byte budget that they take up.
 
-    Whoever gets it closes it, best by `with`, when done with the data. `url` is where the
-    image was found after redirects, without credentials.
+    Whoever gets it closes it, best by `with`, when done with the data. The URL of the validators
+    is where the image was found after redirects, without credentials. One that is unchanged since
+    it was had before (304) has no bytes.
     """
 
     data: bytes
-    etag: str | None
-    last_modified: str | None
-    url: str
+    sha256: str
+    validators: Validators
     reservation: Reservation | None = None
+    is_unchanged: bool = False
 
     def close(self) -> None:
         """Give the bytes back to the budget; a second call does nothing."""
@@ -120,10 +123,13 @@ class ImageDownloader:
         self._network = network or Network()
         self._session = Session(self._network.tls_context(), connections, user_agent)
 
-    def download(self, url: str, witness: Witness | None = None) -> DownloadedImage:
+    def download(
+        self, url: str, witness: Witness | None = None, known: Validators | None = None
+    ) -> DownloadedImage:
         """Fetch the image; blocks for as long as the limits and the byte budget let it.
 
-        The caller closes what it gets. Raises ImageError, with `http_status` and
+        With validators that are `known` from before, the origin may answer that nothing has
+        changed. The caller closes what it gets. Raises ImageError, with `http_status` and
         `retry_after` where the origin gave them.
         """
         limits = self._limits
@@ -137,11 +143,15 @@ class ImageDownloader:
             for _ in range(limits.max_redirects + 1):
                 if witness:
                     witness.asks(source)
-                with closing(self._get(attempt, source)) as response:
+                conditions = known.conditions(source.url) if known else {}
+                with closing(self._get(attempt, source, conditions)) as response:
                     if witness:
                         witness.answers()
                     target = redirect_target(source, response.status_code, response.raw.headers)
                     if target is None:
+                        is_unchanged = response.status_code == HTTPStatus.NOT_MODIFIED
+                        if known and conditions and is_unchanged:
+                            return _unchanged(attempt, source, response, known)
                         return self._take(attempt, source, response)
                     _drain(attempt, response)
                     source = self._policy.check_url(target)
@@ -154,11 +164,13 @@ class ImageDownloader:
         """Close the idle connections; downloads under way end on their own."""
         self._session.close()
 
-    def _get(self, attempt: Attempt, source: SourceUrl) -> requests.Response:
+    def _get(
+        self, attempt: Attempt, source: SourceUrl, conditions: dict[str, str]
+    ) -> requests.Response:
         attempt.aim(source)
         while True:
             try:
-                return self._session.fetch(source)
+                return self._session.fetch(source, conditions)
             except requests.RequestException as error:
                 if attempt.is_over or isinstance(error, requests.Timeout):
                     raise self._too_slow(attempt) from None
@@ -192,9 +204,8 @@ class ImageDownloader:
         reservation.shrink(len(data))
         return DownloadedImage(
             data=data,
-            etag=validator(headers, "ETag"),
-            last_modified=validator(headers, "Last-Modified"),
-            url=source.url,
+            sha256=sha256(data).hexdigest(),
+            validators=validators(source.url, headers),
             reservation=reservation,
         )
 
@@ -253,6 +264,14 @@ class ImageDownloader:
         return ImageError(
             ErrorCode.TOO_LARGE, f"The image has more than {self._limits.max_bytes} bytes."
         )
+
+
+def _unchanged(
+    attempt: Attempt, source: SourceUrl, response: requests.Response, known: Validators
+) -> DownloadedImage:
+    _drain(attempt, response)
+    heard = validators(source.url, response.raw.headers)
+    return DownloadedImage(b"", "", known.updated(heard), is_unchanged=True)
 
 
 def _drain(attempt: Attempt, response: requests.Response) -> None:

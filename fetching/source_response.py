@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
 from errors import ErrorCode, ImageError
@@ -25,7 +25,9 @@ MAX_RETRY_AFTER_SECONDS = 600.0  # a request must not stand still for longer tha
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
-_VALIDATOR = re.compile(r"[\x20-\x7e]{1,1000}")
+# RFC 9110 sections 8.8.3 and 5.6.7, but no bytes beyond ASCII and no form that is long obsolete.
+_ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,1000}"')
+_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
 
 # The headers here are urllib3's: names without regard to case, repeated ones joined by commas.
 
@@ -103,7 +105,34 @@ def check_encoding(headers: Mapping[str, str]) -> None:
         )
 
 
-def validator(headers: Mapping[str, str], name: str) -> str | None:
-    """Return an `ETag` or `Last-Modified` that is fit to be stored and sent back."""
-    value = headers.get(name, "")
-    return value if _VALIDATOR.fullmatch(value) else None
+class Validators(NamedTuple):
+    """What tells one state of a resource from others; it means nothing to another URL."""
+
+    url: str
+    etag: str | None
+    last_modified: str | None
+
+    def conditions(self, url: str) -> dict[str, str]:
+        """Return the headers that ask a URL for an image only if it has changed.
+
+        Another URL gets none: where a redirect leads elsewhere by now, the date of the one file
+        says nothing of the other, and its tag is not for strangers.
+        """
+        headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in headers.items() if value and url == self.url}
+
+    def updated(self, newer: Validators) -> Validators:
+        """Return these with what a 304 says of them (RFC 9110 section 15.4.5)."""
+        return Validators(
+            newer.url, newer.etag or self.etag, newer.last_modified or self.last_modified
+        )
+
+
+def validators(url: str, headers: Mapping[str, str]) -> Validators:
+    """Return the validators of an answer that are fit to be stored and sent back."""
+    etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    return Validators(
+        url,
+        etag if _ENTITY_TAG.fullmatch(etag) else None,
+        last_modified if _HTTP_DATE.fullmatch(last_modified) else None,
+    )

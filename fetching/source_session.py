@@ -1,4 +1,4 @@
-"""How origins are asked: requests over connections that are kept, of nothing but the URL.
+"""How origins are asked: requests over connections that are kept, of URL and conditions alone.
 
 Owns what a request says and doesn't say, and which libraries' habits are switched off.
 Connections are `source_connection`'s, redirects and bodies `image_downloader`'s.
@@ -41,9 +41,12 @@ class Session(requests.Session):
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
-    def fetch(self, source: SourceUrl) -> requests.Response:
-        """Ask for a source; return the head of what answers. Raises RequestException."""
-        request = self.prepare_request(requests.Request("GET", source.url))
+    def fetch(self, source: SourceUrl, conditions: dict[str, str]) -> requests.Response:
+        """Ask for a source, on conditions (RFC 9110 section 13); return the head of what answers.
+
+        Raises RequestException.
+        """
+        request = self.prepare_request(requests.Request("GET", source.url, conditions))
         request.url = source.url  # as it was judged, without another normalisation
         return self.send(request, stream=True, allow_redirects=False)
 

@@ -6,7 +6,8 @@
         fetch(origin.url("/a.jpg"))
         assert origin.count("/a.jpg") == 1
 
-A path that nothing is served at answers 404. `authority` is what `ALLOWED_SOURCES` takes.
+A path that nothing is served at answers 404; one whose validators the client has, 304. `authority`
+is what `ALLOWED_SOURCES` takes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import socketserver
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -60,6 +61,21 @@ class Reply:
         """Whether another request may follow on the connection."""
         return self.framing != "close" and self.cut_after is None and self.raw is None
 
+    def is_known(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a client with these headers has it (RFC 9110 section 13.2.2)."""
+        name = "If-None-Match" if "if-none-match" in headers else "If-Modified-Since"
+        validator = "ETag" if name == "If-None-Match" else "Last-Modified"
+        condition = headers.get(name.lower())
+        return (
+            self.status == 200
+            and condition is not None
+            and (condition == self.headers.get(validator))
+        )
+
+    def unchanged(self) -> Reply:
+        """Return what is said to who has it: 304 with the same headers."""
+        return replace(self, body=b"", status=304, content_type=None, framing="length", raw=None)
+
     def head(self) -> bytes:
         """Return status line and headers."""
         lines = [f"HTTP/1.1 {self.status} Reply"]
@@ -67,7 +83,7 @@ class Reply:
             lines.append(f"Content-Type: {self.content_type}")
         if self.framing == "chunked":
             lines.append("Transfer-Encoding: chunked")
-        elif self.framing == "length":
+        elif self.framing == "length" and self.status != 304:
             length = len(self.body) * self.repeat if self.declared is None else self.declared
             lines.append(f"Content-Length: {length}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
@@ -160,7 +176,8 @@ class Origin:
             replies = self._replies.get(request.path)
             if not replies:
                 return Reply(b"not found", status=404, content_type="text/plain")
-            return replies.pop(0) if len(replies) > 1 else replies[0]
+            reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        return reply.unchanged() if reply.is_known(request.headers) else reply
 
     def drop_connections(self) -> None:
         """Close every connection that is open now, as an origin does with idle ones."""

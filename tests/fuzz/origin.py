@@ -55,7 +55,7 @@ def origin_answer(data: bytes) -> None:
     try:
         with _DOWNLOADER.download(f"http://{_PUBLIC}/a") as image:
             assert 0 < len(image.data) <= _MAX_IMAGE_BYTES
-            _check_text(image.etag or "", image.last_modified or "", image.url)
+            _check_text(*filter(None, image.validators))
     except ImageError as error:
         _check_error(error)
     finally:

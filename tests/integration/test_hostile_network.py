@@ -105,7 +105,7 @@ def _downloader(net: Net, *origins: Origin) -> Iterator[Callable[[str], str]]:
 
     def download(url: str) -> str:
         try:
-            return downloader.download(url).url
+            return downloader.download(url).validators.url
         except ImageError as error:
             return error.code
 

@@ -6,6 +6,7 @@ is recorded, not reached.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import ssl
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -121,8 +122,9 @@ def test_an_image_comes_with_what_is_known_of_it(origin: Origin, make: Make) -> 
     url = origin.serve("/a.jpg", IMAGE, headers=headers)
     with make(origin).download(url.replace("//", "//user:secret@") + "#x") as image:
         assert image.data == IMAGE
-        assert (image.etag, image.last_modified) == ('"1"', headers["Last-Modified"])
-        assert image.url == url
+        assert image.validators == (url, '"1"', headers["Last-Modified"])
+        assert image.sha256 == hashlib.sha256(IMAGE).hexdigest()
+        assert not image.is_unchanged
     (request,) = origin.requests
     assert request.method == "GET"
     assert request.headers == {
@@ -547,7 +549,7 @@ def test_a_redirect_is_followed(origin: Origin, make: Make, status: int) -> None
     headers = {"Location": "b c.jpg#top", "Set-Cookie": "a=b; Path=/"}
     url = origin.serve("/a", status=status, headers=headers)
     downloader = make(origin)
-    assert downloader.download(url).url == origin.url("/b%20c.jpg")
+    assert downloader.download(url).validators.url == origin.url("/b%20c.jpg")
     assert downloader.download(url).data == IMAGE
     assert not any("cookie" in request.headers for request in origin.requests)
 
@@ -673,7 +675,7 @@ def test_an_exchange_can_pass_over_the_kept_connections(origin: Origin) -> None:
     with Attempt(policy, Network(), connect_seconds=5, total_seconds=5) as attempt:
         for afresh in (False, False, True):
             attempt.aim(source, afresh=afresh)
-            assert downloader._session.fetch(source).content == IMAGE
+            assert downloader._session.fetch(source, {}).content == IMAGE
     downloader.close()
     assert [request.connection for request in origin.requests] == [1, 1, 2]
 
@@ -685,7 +687,7 @@ def test_a_failure_before_any_connection_is_not_repeated_for_ever(
     downloader = make("127.0.0.1:1")
     calls: list[object] = []
 
-    def fetch(source: object) -> requests.Response:
+    def fetch(source: object, _conditions: object) -> requests.Response:
         calls.append(source)
         raise requests.ConnectionError
 
@@ -932,7 +934,7 @@ def test_https_is_verified_spoken_and_kept(authority: Authority, make: Make) -> 
             url = origin.serve(f"/{framing}", IMAGE * 50, framing=framing)
             assert downloader.download(url).data == IMAGE * 50
         origin.redirect("/r", "/length")
-        assert downloader.download(origin.url("/r")).url == origin.url("/length")
+        assert downloader.download(origin.url("/r")).validators.url == origin.url("/length")
         assert origin.connections == 1
         assert origin.requests[0].headers["host"] == origin.authority
         origin.drop_connections()

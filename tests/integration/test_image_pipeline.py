@@ -25,6 +25,7 @@ from image_pipeline import (
     _retry_seconds,
 )
 from image_queue import ClaimedImage, ImageState, Outcome
+from image_reuse import Recipe
 from image_store import ImageStore
 from output_files import OutputFiles
 from politeness.origin_demand import Origin as KnownOrigin
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from tests.origin import Origin
 
 JPEG = saved(photo(64, 48), "JPEG")
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+RECIPE = Recipe(ImageOptions(), b"seal")
 T = TypeVar("T")
 MOMENT_SECONDS, PATIENCE_SECONDS = 0.5, 30.0
 AWAY = "host=/nowhere dbname=nothing"
@@ -77,7 +80,7 @@ def _process(
         )
         prepare(pipeline)
         try:
-            return await pipeline.process(image, ImageOptions())
+            return await pipeline.process(image, RECIPE)
         finally:
             pipeline.close()
             database.close()
@@ -91,11 +94,11 @@ def _image(url: str, attempts: int = 0, repeats: int | None = None) -> ClaimedIm
 
 def test_an_image_goes_through(tmp_path: Path, origin: Origin) -> None:
     """Its outcome is that of this claim, with one more attempt, and says where it came from."""
-    url = origin.serve("/a.jpg", JPEG, headers={"ETag": '"1"', "Last-Modified": "yesterday"})
+    url = origin.serve("/a.jpg", JPEG, headers={"ETag": '"1"', "Last-Modified": DATE})
     outcome = _process(tmp_path, _image(url, attempts=2), origin.authority)
     assert (outcome.request_id, outcome.n, outcome.fence, outcome.attempts) == ("ab" * 16, 7, 3, 3)
     assert (outcome.state, outcome.bytes_in, outcome.format) == ("succeeded", len(JPEG), "jpeg")
-    assert (outcome.etag, outcome.last_modified) == ('"1"', "yesterday")
+    assert (outcome.etag, outcome.last_modified) == ('"1"', DATE)
 
 
 def test_what_we_lack_ourselves_postpones_an_image(tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def _process_all(
     async def process(pipeline: ImagePipeline) -> list[Outcome]:
         pipeline._decoders.close()
         pipeline._decoders = decoders  # type: ignore[assignment]
-        return await asyncio.gather(*(pipeline.process(image, ImageOptions()) for image in images))
+        return await asyncio.gather(*(pipeline.process(image, RECIPE) for image in images))
 
     return _with_pipeline(queue, folder, sources, process)
 
@@ -341,7 +344,7 @@ def test_only_the_file_of_an_outcome_that_counts_is_published(
         queue.claim()
 
     async def run(pipeline: ImagePipeline) -> None:
-        outcome = await pipeline.process(image, ImageOptions())
+        outcome = await pipeline.process(image, RECIPE)
         assert _files(tmp_path) == [f"{queue.id}-1.1.jpg"]
         accepted = queue.record(outcome).accepted
         await pipeline.publish(outcome, is_accepted=bool(accepted))
@@ -382,7 +385,7 @@ def test_decoders_pause_while_too_much_waits_for_the_store(
         pipeline._decoders.close()
         pipeline._decoders = decoders  # type: ignore[assignment]
         pipeline._files = files
-        tasks = [asyncio.create_task(pipeline.process(image, ImageOptions())) for image in images]
+        tasks = [asyncio.create_task(pipeline.process(image, RECIPE)) for image in images]
         while len(pipeline._outputs._fewer._waiters) < 3:  # noqa: ASYNC110  # behind two that count
             await asyncio.sleep(0.001)
         assert len(decoders.met) == 5
@@ -414,7 +417,7 @@ def test_the_source_is_gone_when_its_output_waits_for_the_store(
 
         pipeline._downloader.download = noted  # type: ignore[method-assign,assignment]
         pipeline._files = files
-        task = asyncio.create_task(pipeline.process(image, ImageOptions()))
+        task = asyncio.create_task(pipeline.process(image, RECIPE))
         while not sources or sources[0]():  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.001)
         assert not task.done()

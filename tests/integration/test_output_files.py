@@ -142,7 +142,7 @@ def test_a_copy_is_made_of_what_its_twin_has(shop: Shop, *, is_published: bool) 
     if is_published:
         shop.outputs.publish(twin)
     (copy,) = queue.claim()
-    shop.outputs.stage_copy(copy, twin)
+    shop.outputs.stage_copy(copy, twin, 4)
     assert shop.files == {
         _published(queue.id, 1): b"twin",
         f"{STAGED_IMAGES}{queue.id}-2.1.jpg": b"twin",

@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 20.0
 COLUMNS = ["Serial Number", "Product Name", "Input Image Urls"]
 REPORT_COLUMNS = (
     "row,serial_number,product_name,position,input_url,output_url,state,code,detail,http_status,"
-    "attempts,bytes_in,bytes_out,width,height,format,quality"
+    "attempts,bytes_in,bytes_out,width,height,format,quality,hint"
 )
 
 
@@ -139,6 +139,7 @@ def _ending(letter: str) -> dict[str, Any]:
             "height": 20,
             "format": "jpeg",
             "quality": "82",
+            "hint": "More.",
         }
     if letter == "f":
         return {
@@ -176,9 +177,11 @@ def test_both_files_are_written_and_the_request_is_finished(
     assert request.report.decode() == (
         f"{REPORT_COLUMNS}\r\n"
         "1,1,Lamp 1,1,http://a/1,,failed,http_404,The origin answered with HTTP status 404.,404,"
-        "1,,,,,,\r\n"
-        f"1,1,Lamp 1,2,http://***@a/2,{request.url(2)},succeeded,,,,1,1000,400,30,20,jpeg,82\r\n"
-        f"2,2,Lamp 2,1,http://a/3,{request.url(3)},succeeded,,,,1,1000,400,30,20,jpeg,82\r\n"
+        "1,,,,,,,\r\n"
+        f"1,1,Lamp 1,2,http://***@a/2,{request.url(2)},succeeded,,,,1,1000,400,30,20,jpeg,82,"
+        "More.\r\n"
+        f"2,2,Lamp 2,1,http://a/3,{request.url(3)},succeeded,,,,1,1000,400,30,20,jpeg,82,"
+        "More.\r\n"
     )
     assert request.cells == [f",{request.url(2)}", request.url(3)]
     assert request.row["status"] == "completed_with_errors"

@@ -21,6 +21,7 @@ import worker_steps
 from codec.image_compressor import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
 from image_processor import ImageProcessor
+from image_reuse import Recipe
 from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
@@ -133,7 +134,7 @@ def test_of_two_attempts_in_one_batch_the_newer_is_published(
     monkeypatch.setattr(image_queue, "record_outcomes", record)
 
     async def test(processor: ImageProcessor) -> None:
-        async def process(image: ClaimedImage, _options: ImageOptions) -> Outcome:
+        async def process(image: ClaimedImage, _recipe: Recipe) -> Outcome:
             data = CompressedImage(b"late" if image == late else b"newer", "jpeg", 4, 3, "82")
             OutputFiles(shop.database, shop.store).stage(image, data)
             return success(image)
@@ -141,8 +142,8 @@ def test_of_two_attempts_in_one_batch_the_newer_is_published(
         monkeypatch.setattr(processor._pipeline, "process", process)
         images = [(late, again)[n] for n in order]
         await processor._in_flight.fill(queue.id, 2, images)
-        options = ImageOptions()
-        processing = [asyncio.create_task(processor._process(image, options)) for image in images]
+        recipe = Recipe.of(ImageOptions(), None, processor._settings)
+        processing = [asyncio.create_task(processor._process(image, recipe)) for image in images]
         await asyncio.sleep(0)  # both outcomes wait to be recorded
         recording = asyncio.create_task(processor._recorder.run())
         await asyncio.gather(*processing)

@@ -43,6 +43,7 @@ SUCCEEDED = ReportImage(
     height=30,
     format="jpeg",
     quality="original",
+    hint="As WebP it would have fewer bytes.",
 )
 
 
@@ -165,13 +166,15 @@ def test_report() -> None:
         height=None,
         format=None,
         quality=None,
+        hint=None,
     )
     assert b"".join(write_report([SUCCEEDED, failed])).decode() == (
         "row,serial_number,product_name,position,input_url,output_url,state,code,detail,"
-        "http_status,attempts,bytes_in,bytes_out,width,height,format,quality\r\n"
-        "2,1,Vase,1,http://a/1.jpg,http://o/1.jpg,succeeded,,,200,1,900,300,40,30,jpeg,original\r\n"
+        "http_status,attempts,bytes_in,bytes_out,width,height,format,quality,hint\r\n"
+        "2,1,Vase,1,http://a/1.jpg,http://o/1.jpg,succeeded,,,200,1,900,300,40,30,jpeg,original,"
+        "As WebP it would have fewer bytes.\r\n"
         '2,1,\'=1+1,2,http://a/1.jpg,,failed,http_404,"the origin said: no, never",'
-        "404,1,,,,,,\r\n"
+        "404,1,,,,,,,\r\n"
     )
 
 

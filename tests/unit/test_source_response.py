@@ -12,12 +12,13 @@ from address_policy import parse_source_url
 from errors import ImageError
 from fetching.source_response import (
     MAX_RETRY_AFTER_SECONDS,
+    Validators,
     check_encoding,
     declared_length,
     redirect_target,
     refusal,
     retry_after,
-    validator,
+    validators,
 )
 
 SOURCE = parse_source_url("https://shop.example/a/b.jpg?c=1")
@@ -180,17 +181,67 @@ def test_a_refusal_names_the_status(status: int, code: str, *, is_retryable: boo
     assert error.is_retryable is is_retryable
 
 
+URL = "http://a/1.jpg"
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("name", "value", "is_kept"),
     [
-        ('"abc"', '"abc"'),
-        ('W/"1"', 'W/"1"'),
-        ("", None),
-        ('"\x00"', None),
-        ('"ü"', None),
-        ("x" * 1001, None),
+        ("ETag", '"abc"', True),
+        ("ETag", 'W/"1"', True),
+        ("ETag", '""', True),
+        ("ETag", f'"{"x" * 1000}"', True),
+        ("ETag", f'"{"x" * 1001}"', False),
+        ("ETag", "", False),
+        ("ETag", "abc", False),
+        ("ETag", "*", False),
+        ("ETag", '"a", "b"', False),
+        ("ETag", 'w/"1"', False),
+        ("ETag", '"a b"', False),
+        ("ETag", '"\x00"', False),
+        ("ETag", '"a"\r\nCookie: b', False),
+        ("ETag", '"a"\n', False),
+        ("ETag", '"ü"', False),
+        ("Last-Modified", DATE, True),
+        ("Last-Modified", "", False),
+        ("Last-Modified", f"{DATE}\n", False),
+        ("Last-Modified", f"{DATE}, {DATE}", False),
+        ("Last-Modified", "yesterday", False),
+        ("Last-Modified", "Sunday, 06-Nov-94 08:49:37 GMT", False),
+        ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 +0100", False),
+        ("Last-Modified", "Sun, 06 Nov 1994 08:49:3٧ GMT", False),
     ],
 )
-def test_only_storable_validators_are_kept(value: str, expected: str | None) -> None:
-    """NUL would stop the database, and what is not ASCII can't be sent back faithfully."""
-    assert validator({"ETag": value}, "ETag") == expected
+def test_only_validators_of_the_right_form_are_kept(
+    name: str, value: str, *, is_kept: bool
+) -> None:
+    """They are stored, and sent back in a header: nothing else may hide in them."""
+    kept = value if is_kept else None
+    expected = (URL, kept, None) if name == "ETag" else (URL, None, kept)
+    assert validators(URL, {name: value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "conditions"),
+    [
+        (Validators(URL, '"1"', DATE), {"If-None-Match": '"1"', "If-Modified-Since": DATE}),
+        (Validators(URL, 'W/"1"', None), {"If-None-Match": 'W/"1"'}),
+        (Validators(URL, None, DATE), {"If-Modified-Since": DATE}),
+        (Validators(URL, None, None), {}),
+    ],
+)
+def test_conditions_are_for_the_url_that_gave_the_validators(
+    known: Validators, conditions: dict[str, str]
+) -> None:
+    """Another file's date or tag would say nothing, and be told to a stranger."""
+    assert known.conditions(URL) == conditions
+    assert known.conditions("http://a/2.jpg") == {}
+
+
+def test_an_unchanged_image_keeps_the_validators_that_nobody_renews() -> None:
+    """A 304 may bring new ones, or none."""
+    known = Validators(URL, '"1"', DATE)
+    assert known.updated(Validators(URL, None, None)) == known
+    assert known.updated(Validators(URL, '"2"', None)) == (URL, '"2"', DATE)
+    assert known.updated(Validators(URL, None, "later")) == (URL, '"1"', "later")
