@@ -55,6 +55,10 @@ class _LostError(ServiceError):
     """The image's lease is over, so its outcome will not count."""
 
 
+class _GoneError(Exception):
+    """The file of an earlier image can't be had, be it that it was deleted meanwhile."""
+
+
 class ImagePipeline:
     """What images pass through. Made and used in one event loop; `close` it there."""
 
@@ -130,7 +134,7 @@ class ImagePipeline:
     async def _make_or_reuse(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
         """Download an image, and make it unless an earlier one was made of the same bytes."""
         if image.earlier:
-            with suppress(FileNotFoundError):  # deleted meanwhile: from the start, then
+            with suppress(_GoneError):  # from the start, then
                 return await self._make(image, recipe, image.earlier)
         return await self._make(image, recipe, None)
 
@@ -214,9 +218,12 @@ class ImagePipeline:
     async def _take_over(
         self, image: ClaimedImage, earlier: EarlierImage, facts: dict[str, Any]
     ) -> Outcome:
-        """End an image with the file of an earlier one. Raises FileNotFoundError if it is gone."""
+        """End an image with the file of an earlier one. Raises _GoneError."""
         source = StagedImage.of(earlier.request_id, earlier.n, earlier.fence, earlier.format)
-        await _in_thread(self._stores, self._files.stage_copy, image, source, earlier.bytes_out)
+        try:
+            await _in_thread(self._stores, self._files.stage_copy, image, source, earlier.bytes_out)
+        except (FileNotFoundError, ImageError) as error:
+            raise _GoneError from error
         return Outcome(**_identity(image), **facts, state=ImageState.SUCCEEDED, reused=True)
 
     async def publish(self, outcome: Outcome, *, is_accepted: bool) -> None:

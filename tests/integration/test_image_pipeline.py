@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 import image_pipeline
+import worker_steps
 from async_database import AsyncDatabase
 from codec.image_compressor import CompressedImage
 from database_helper import Database
@@ -31,9 +32,11 @@ from output_files import OutputFiles
 from politeness.origin_demand import Origin as KnownOrigin
 from politeness.origin_gate import OriginGate, Visit
 from politeness.origin_queue import Terms
+from request_finisher import RequestFinisher
 from request_options import ImageOptions
 from settings import Settings
 from tests.images import photo, saved
+from tests.origin import Reply
 from tests.queued import Queue, failure
 
 if TYPE_CHECKING:
@@ -426,3 +429,204 @@ def test_the_source_is_gone_when_its_output_waits_for_the_store(
 
     outcome = _with_pipeline(queue, tmp_path, origin.authority, process)
     assert outcome.state == ImageState.SUCCEEDED
+
+
+# --- Images that were made before ------------------------------------------------------------
+
+
+def _make(
+    queue: Queue,
+    folder: Path,
+    sources: str,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
+    publishes: bool = True,
+) -> tuple[Outcome, int]:
+    """Take the only image of a request from claim to publication; return how often it was decoded.
+
+    `meanwhile` is when it is claimed.
+    """
+    with queue.database.transaction() as cursor:
+        (image,) = worker_steps.claim(cursor, queue.id, RECIPE, limit=9, lease_seconds=60)
+    meanwhile()
+    decoders = _Decoders(queue)
+
+    async def run(pipeline: ImagePipeline) -> Outcome:
+        pipeline._decoders.close()
+        pipeline._decoders = decoders  # type: ignore[assignment]
+        outcome = await pipeline.process(image, RECIPE)
+        assert queue.record(outcome).accepted
+        if publishes:
+            await pipeline.publish(outcome, is_accepted=True)
+        return outcome
+
+    return _with_pipeline(queue, folder, sources, run), len(decoders.met)
+
+
+def _published(folder: Path, queue: Queue) -> Path:
+    return folder / f"uploads/{queue.id}/{queue.id}-1.jpg"
+
+
+def _delete(queue: Queue, folder: Path) -> None:
+    """Delete a request whose images have ended, with its files and rows."""
+    store = ImageStore(f"file:{folder}")
+    files = OutputFiles(queue.database, store)
+    queue.take_finish()
+    queue.finish()
+    assert queue.delete()
+    RequestFinisher(queue.database, store, files, lease_seconds=60).purge(queue.id)
+
+
+VALIDATORS = [{}, {"ETag": '"1"'}, {"ETag": 'W/"1"'}, {"Last-Modified": DATE}]
+
+
+@pytest.mark.parametrize("validators", VALIDATORS)
+def test_what_is_unchanged_is_neither_decoded_nor_written_again(
+    clean_database: Database, tmp_path: Path, origin: Origin, validators: dict[str, str]
+) -> None:
+    """Said by the origin or seen in the bytes; again and again, whatever is deleted of it."""
+    url = origin.serve("/1.jpg", JPEG, headers=validators)
+    queues = []
+    for nth in range(3):
+        queue = Queue(clean_database, url)
+        outcome, decoded = _make(queue, tmp_path, origin.authority)
+        assert (outcome.reused, decoded) == (nth > 0, int(nth == 0))
+        queues.append(queue)
+    first, *others = queues
+    told = ("fence", "request_id", "reused", "made_at")
+    rows = [{k: v for k, v in queue.images[0].items() if k not in told} for queue in queues]
+    assert rows[0] == rows[1] == rows[2]
+    inodes = [_published(tmp_path, queue).stat().st_ino for queue in queues]
+    assert len(set(inodes)) == 1
+    conditions = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
+    for nth, request in enumerate(origin.requests):
+        for condition, name in conditions.items():
+            assert request.headers.get(condition.lower()) == (validators.get(name) if nth else None)
+    _delete(first, tmp_path)
+    assert [_published(tmp_path, queue).read_bytes() for queue in others] == [JPEG, JPEG]
+    assert _make(Queue(clean_database, url), tmp_path, origin.authority)[1] == 0
+
+
+def test_an_unchanged_image_is_recorded_with_its_newest_validators(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """Those of the 304, or those that are known; a third request asks by them."""
+    unchanged = Reply(status=304, headers={"ETag": 'W/"2"'}, content_type=None)
+    first = Reply(JPEG, headers={"ETag": '"1"', "Last-Modified": DATE})
+    url = origin.serve_in_turn("/1.jpg", first, unchanged)
+    for _ in range(3):
+        queue = Queue(clean_database, url)
+        _make(queue, tmp_path, origin.authority)
+    row = queue.images[0]
+    assert (row["etag"], row["last_modified"], row["reused"]) == ('W/"2"', DATE, True)
+    asked = [request.headers.get("if-none-match") for request in origin.requests]
+    assert asked == [None, '"1"', 'W/"2"']
+
+
+@pytest.mark.parametrize("validators", VALIDATORS[:2])
+@pytest.mark.parametrize("loss", ["purged", "no file", "cut", "folder"])
+def test_an_earlier_image_that_is_lost_meanwhile_is_no_trouble(
+    clean_database: Database,
+    tmp_path: Path,
+    origin: Origin,
+    loss: str,
+    validators: dict[str, str],
+) -> None:
+    """The new one is downloaded without a condition, and made."""
+    url = origin.serve("/1.jpg", JPEG, headers=validators)
+    before, queue = Queue(clean_database, url), Queue(clean_database, url)
+    _make(before, tmp_path, origin.authority)
+    file = _published(tmp_path, before)
+
+    def lose() -> None:
+        if loss == "purged":
+            _delete(before, tmp_path)
+        elif loss == "cut":
+            file.write_bytes(JPEG[:-1])
+        else:
+            file.unlink()
+        if loss == "folder":
+            file.mkdir()
+
+    outcome, decoded = _make(queue, tmp_path, origin.authority, meanwhile=lose)
+    assert (outcome.state, outcome.reused, outcome.attempts) == (ImageState.SUCCEEDED, False, 1)
+    assert decoded == 1
+    assert "if-none-match" not in origin.requests[-1].headers
+    assert origin.count("/1.jpg") == 3
+    assert _published(tmp_path, queue).read_bytes() == JPEG
+
+
+def test_an_earlier_image_that_is_not_published_yet_is_reused(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """Its worker died in between: whoever needs the file publishes it."""
+    url = origin.serve("/1.jpg", JPEG)
+    before, queue = Queue(clean_database, url), Queue(clean_database, url)
+    _make(before, tmp_path, origin.authority, publishes=False)
+    outcome, decoded = _make(queue, tmp_path, origin.authority)
+    assert (outcome.reused, decoded) == (True, 0)
+    assert [_published(tmp_path, each).read_bytes() for each in (before, queue)] == [JPEG] * 2
+
+
+def test_a_changed_image_is_made_anew(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """What comes after the newest is compared with that."""
+    other = saved(photo(60, 50), "JPEG")
+    url = origin.serve_in_turn(
+        "/1.jpg",
+        *(Reply(data, headers={"ETag": tag}) for data, tag in ((JPEG, '"1"'), (other, '"2"'))),
+    )
+    queues = [Queue(clean_database, url) for _ in range(3)]
+    made = [_make(queue, tmp_path, origin.authority) for queue in queues]
+    assert [(outcome.reused, decoded) for outcome, decoded in made] == [
+        *[(False, 1), (False, 1), (True, 0)]
+    ]
+    files = [_published(tmp_path, queue).read_bytes() for queue in queues]
+    assert files == [JPEG, other, other]
+
+
+def test_a_304_that_nobody_asked_for_is_the_origin_s_fault(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """There is nothing that could be unchanged; and no condition is made without a validator."""
+    url = origin.serve_in_turn("/1.jpg", Reply(status=304), Reply(JPEG), Reply(status=304))
+    queues = [Queue(clean_database, url) for _ in range(3)]
+    made = [_make(queue, tmp_path, origin.authority)[0] for queue in queues]
+    assert [outcome.error_code for outcome in made] == ["http_304", None, "http_304"]
+    assert [outcome.state for outcome in made] == [
+        *(ImageState.FAILED, ImageState.SUCCEEDED, ImageState.FAILED)
+    ]
+
+
+def test_validators_are_told_to_where_they_are_from(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """Not to what redirects there, nor to where it leads by now."""
+    for name in "ab":
+        origin.serve(f"/{name}.jpg", JPEG, headers={"ETag": '"1"', "Last-Modified": DATE})
+    url = origin.redirect("/1.jpg", "/a.jpg")
+    _make(first := Queue(clean_database, url), tmp_path, origin.authority)
+    assert first.images[0]["source_url"] == origin.url("/a.jpg")
+    _make(Queue(clean_database, url), tmp_path, origin.authority)
+    origin.redirect("/1.jpg", "/b.jpg")
+    outcome, decoded = _make(Queue(clean_database, url), tmp_path, origin.authority)
+    assert (outcome.reused, decoded, outcome.source_url) == (True, 0, origin.url("/b.jpg"))
+    asked = [(r.path, r.headers.get("if-none-match")) for r in origin.requests]
+    assert asked == [
+        *[("/1.jpg", None), ("/a.jpg", None)],
+        *[("/1.jpg", None), ("/a.jpg", '"1"')],
+        *[("/1.jpg", None), ("/b.jpg", None)],
+    ]
+
+
+def test_a_hint_stays_with_its_image(
+    clean_database: Database, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its row, and in that of the image that takes its file over."""
+    hinted = partial(CompressedImage, hint="As WebP, less.")
+    monkeypatch.setitem(_Decoders.compress.__globals__, "CompressedImage", hinted)
+    url = origin.serve("/1.jpg", JPEG)
+    for _ in range(2):
+        _make(queue := Queue(clean_database, url), tmp_path, origin.authority)
+        assert queue.images[0]["hint"] == "As WebP, less."
