@@ -42,12 +42,17 @@ _LARGEST_SIDE = {
 }
 _FULL_COLOUR_QUALITY = 90  # from here on colours have the resolution of brightness
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
-_WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
-# Level 4 takes up to 3 seconds for a million pixels, level 2 up to 0.8, level 0 up to 0.1: a huge
-# image is packed less hard, so that it is done within the usual time limit.
-_OXIPNG_LEVEL_UP_TO_PIXELS = ((4, 8_000_000), (2, 25_000_000))
+_WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 6}
+_LOSSLESS_WEBP = {Effort.FAST: (1, 0), Effort.BALANCED: (2, 50), Effort.BEST: (4, 100)}
 _AVIF_SPEEDS = {Effort.FAST: 10, Effort.BALANCED: 8, Effort.BEST: 6}
-_LOSSLESS_WEBP_EFFORT = 75  # `quality` in a lossless WebP
+# The pixels up to which `best` and `balanced` are themselves: a huge image is packed less hard, so
+# that it is done within the usual time limit. A second on a quiet core is enough for 0.3 and 1.2
+# million pixels of PNG, 2 and 7 of AVIF, 7 and 30 of WebP, 3 and 4 of lossless WebP.
+_MOST_PIXELS = {
+    TargetFormat.PNG: (8_000_000, 25_000_000),
+    TargetFormat.AVIF: (16_000_000, 50_000_000),
+    TargetFormat.WEBP: (25_000_000, 50_000_000),
+}
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
 _OPAQUE_FROM = 128  # GIF pixels are transparent or not
 
@@ -67,6 +72,7 @@ def encode(
             ErrorCode.TOO_MANY_PIXELS,
             f"A side is longer than the {largest} pixels that a {target.upper()} image can have.",
         )
+    effort = _affordable(effort, target, math.prod(picture.size) * len(picture.frames))
     match target:
         case TargetFormat.JPEG:
             return _encode_jpeg(picture.frames[0], quality, effort)
@@ -82,7 +88,7 @@ def encode(
 
 def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
     """Pack the very same pixels tighter. Raises `oxipng.PngError` for a broken file."""
-    level = _oxipng_level(effort, pixels)
+    level = _OXIPNG_LEVELS[_affordable(effort, TargetFormat.PNG, pixels)]
     return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
 
 
@@ -112,18 +118,21 @@ def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
     )
 
 
-def _oxipng_level(effort: Effort, pixels: int) -> int:
-    for level, most in _OXIPNG_LEVEL_UP_TO_PIXELS:
-        if pixels <= most:
-            return min(level, _OXIPNG_LEVELS[effort])
-    return 0
+def _affordable(effort: Effort, target: TargetFormat, pixels: int) -> Effort:
+    """Return the effort asked for, or less for very many pixels."""
+    most_for_best, most_for_balanced = _MOST_PIXELS.get(target, (pixels, pixels))
+    if pixels > most_for_balanced:
+        return Effort.FAST
+    if pixels > most_for_best and effort is Effort.BEST:
+        return Effort.BALANCED
+    return effort
 
 
 def _encode_png(picture: Picture, effort: Effort) -> bytes:
-    pixels = math.prod(picture.size) * len(picture.frames)
+    level = _OXIPNG_LEVELS[effort]
     if len(picture.frames) > 1:
         png = _save(picture.frames[0], "PNG", compress_level=1, **_animation(picture))
-        return pack_png(png, effort, pixels)
+        return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
     frame = picture.frames[0]
     colour_types = {
         "L": oxipng.ColorType.grayscale,
@@ -134,15 +143,14 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
     raw = oxipng.RawImage(
         frame.tobytes(), frame.width, frame.height, color_type=colour_types[frame.mode]()
     )
-    return raw.create_optimized_png(level=_oxipng_level(effort, pixels))
+    return raw.create_optimized_png(level=level)
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:
-    settings: dict[str, Any] = {
-        "quality": _LOSSLESS_WEBP_EFFORT if is_lossless else quality,
-        "lossless": is_lossless,
-        "method": _WEBP_METHODS[effort],
-    }
+    method = _WEBP_METHODS[effort]
+    if is_lossless:
+        method, quality = _LOSSLESS_WEBP[effort]  # `quality` is how hard it tries
+    settings: dict[str, Any] = {"quality": quality, "lossless": is_lossless, "method": method}
     if len(picture.frames) > 1:
         settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
     return _save(picture.frames[0], "WEBP", **settings)
@@ -153,6 +161,7 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
         "quality": quality,
         "speed": _AVIF_SPEEDS[effort],
         "max_threads": 1,
+        "autotiling": False,  # tiles cost bytes, and gain only threads
     }
     if picture.frames[0].mode != "L":
         settings["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
