@@ -27,12 +27,15 @@ from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import DownloadLimits, ImageDownloader
 from fetching.source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
 from fetching.source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
+from fetching.source_response import Validators
 from fetching.source_session import USER_AGENT
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from address_policy import SourceUrl
 
     Make = Callable[..., ImageDownloader]
 
@@ -1033,3 +1036,79 @@ def test_the_deadline_holds_over_tls(authority: Authority, make: Make, reply: Re
         assert error.code == "timeout"
         assert origin.count("/a") == 1
         assert 0.5 <= monotonic() - began_at < PATIENCE_SECONDS
+
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("known", "conditions"),
+    [
+        (('"1"', None), {"if-none-match": '"1"'}),
+        (('W/"1"', None), {"if-none-match": 'W/"1"'}),
+        ((None, DATE), {"if-modified-since": DATE}),
+        (('W/"1"', DATE), {"if-none-match": 'W/"1"', "if-modified-since": DATE}),
+    ],
+)
+def test_an_unchanged_image_is_not_sent(
+    origin: Origin,
+    make: Make,
+    known: tuple[str | None, str | None],
+    conditions: dict[str, str],
+) -> None:
+    """Nothing is reserved for it, its connection is kept, and a changed one comes as ever."""
+    headers = {"ETag": known[0] or '"0"', "Last-Modified": DATE}
+    url = origin.serve("/a.jpg", IMAGE, headers=headers)
+    validators = Validators(url, *known)
+    budget = ByteBudget(2**20, 0)
+    downloader = make(origin, budget=budget)
+    with downloader.download(url, known=validators) as image:
+        assert (image.data, image.is_unchanged) == (b"", True)
+        assert image.validators == (url, headers["ETag"], DATE)
+        assert budget.free == (2**20, 0)
+    origin.serve("/a.jpg", IMAGE, headers={"ETag": '"2"'})
+    with downloader.download(url, known=validators) as image:
+        assert (image.data, image.is_unchanged) == (IMAGE, False)
+        assert image.validators == (url, '"2"', None)
+    for request in origin.requests:
+        assert {k: v for k, v in request.headers.items() if k.startswith("if-")} == conditions
+    assert [request.connection for request in origin.requests] == [1, 1]
+
+
+@pytest.mark.parametrize("known", [None, Validators("http://a/", '"1"', DATE)])
+def test_a_304_to_a_request_without_a_condition_is_a_refusal(
+    origin: Origin, make: Make, known: Validators | None
+) -> None:
+    """No image comes of it, whatever is known of another URL."""
+    url = origin.serve("/a.jpg", status=304)
+    with pytest.raises(ImageError) as caught:
+        make(origin).download(url, known=known)
+    assert (caught.value.code, caught.value.http_status) == ("http_304", 304)
+    assert not [name for name in origin.requests[0].headers if name.startswith("if-")]
+
+
+def test_a_304_counts_as_an_answer(origin: Origin, make: Make) -> None:
+    """Whoever has to know whom a download asks hears of it as of any other."""
+    heard: list[str] = []
+
+    class Listener:
+        def asks(self, source: SourceUrl) -> None:
+            heard.append(source.url)
+
+        def answers(self) -> None:
+            heard.append("answer")
+
+    url = origin.serve("/a.jpg", IMAGE, headers={"ETag": '"1"'})
+    assert make(origin).download(url, Listener(), Validators(url, '"1"', None)).is_unchanged
+    assert heard == [url, "answer"]
+
+
+@pytest.mark.parametrize("body", [IMAGE, b"x" * 100_000])
+def test_a_304_with_a_body_is_not_read(origin: Origin, make: Make, body: bytes) -> None:
+    """It has none by definition: whatever follows is taken for no answer's beginning."""
+    raw = b"HTTP/1.1 304 Not Modified\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    url = origin.serve("/a.jpg", raw=raw)
+    downloader, known = make(origin), Validators(url, '"1"', None)
+    for _ in range(2):
+        image = downloader.download(url, known=known)
+        assert (image.data, image.is_unchanged, image.validators) == (b"", True, known)

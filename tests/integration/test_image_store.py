@@ -6,7 +6,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from errors import ErrorCode, ImageError
 from image_store import CHUNK_BYTES, ImageStore, StoredObject
@@ -128,6 +130,33 @@ def test_a_copy_has_a_life_of_its_own(store: ImageStore) -> None:
     store.put(third, b"third")
     store.copy(first, third)
     assert [_read(store, key) for key in (second, third)] == [b"bytes", b"other"]
+
+
+def test_a_copy_shares_its_bytes_on_a_disk_that_can(store: ImageStore, tmp_path: Path) -> None:
+    """Nothing is read or written."""
+    store.put(KEY, b"bytes")
+    store.copy(KEY, image_key(ID, 2, "png"))
+    assert (tmp_path / KEY).samefile(tmp_path / image_key(ID, 2, "png"))
+
+
+def test_a_copy_is_written_where_the_disk_has_no_links(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or no more of one file: 65,000 are the limit of ext4."""
+
+    def refuse(*_: Any) -> None:
+        raise GenericError("Operation not permitted")
+
+    monkeypatch.setattr(obstore, "copy", refuse)
+    content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
+    store.put(KEY, content)
+    store.copy(KEY, second := image_key(ID, 2, "png"))
+    assert _read(store, second) == content
+    assert not (tmp_path / KEY).samefile(tmp_path / second)
+    assert _files(tmp_path) == [KEY, second]
+    with pytest.raises(ImageError) as caught:
+        store.copy(image_key(ID, 3, "png"), second)
+    assert caught.value.code == ErrorCode.STORAGE_ERROR
 
 
 @pytest.mark.parametrize(

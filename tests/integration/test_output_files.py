@@ -152,6 +152,26 @@ def test_a_copy_is_made_of_what_its_twin_has(shop: Shop, *, is_published: bool) 
     assert shop.files == {_published(queue.id, n): b"twin" for n in (1, 2)}
 
 
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_copy_of_another_size_than_its_row_says_is_none(shop: Shop, size: int) -> None:
+    """Whatever has become of the file: nothing is staged."""
+    before, queue = Queue(shop.database, *urls(1)), Queue(shop.database, *urls(1))
+    twin = shop.stage(before.claim()[0], b"twin")
+    before.record(success(before.claim_of(1)))
+    shop.outputs.publish(twin)
+    with pytest.raises(FileNotFoundError):
+        shop.outputs.stage_copy(queue.claim()[0], twin, size)
+    assert shop.files == {_published(before.id, 1): b"twin"}
+
+
+def test_a_copy_of_what_is_not_there_is_none(shop: Shop) -> None:
+    """Be it that its request was deleted."""
+    queue = Queue(shop.database, *urls(1))
+    with pytest.raises(FileNotFoundError):
+        shop.outputs.stage_copy(queue.claim()[0], StagedImage("ab" * 16, 1, 1, "jpg"), 4)
+    assert shop.files == {}
+
+
 def test_a_copy_that_was_made_twice_leaves_nothing_staged(shop: Shop) -> None:
     """Disks share the bytes of copies: renaming one name of a file to the other does nothing."""
     queue = Queue(shop.database, *urls(1))

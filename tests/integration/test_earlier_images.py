@@ -33,13 +33,18 @@ def _claim(queue: Queue, recipe: Recipe = RECIPE) -> list[ClaimedImage]:
         return worker_steps.claim(cursor, queue.id, recipe, limit=1000, lease_seconds=LEASE)
 
 
-def _made(database: Database, *image_urls: str, recipe: Recipe = RECIPE, **facts: Any) -> Queue:
+def _made(
+    database: Database,
+    *image_urls: str,
+    recipe: Recipe = RECIPE,
+    facts: dict[str, Any] | None = None,
+) -> Queue:
     """Return a finished request whose images can be reused."""
     queue = Queue(database, *image_urls)
     while claims := queue.claim():
         for image in claims:
             key = recipe.key(image.input_url) if image.repeats is None else None
-            made = {"reuse_key": key, "source_sha256": SHA256} | facts
+            made = {"reuse_key": key, "source_sha256": SHA256} | (facts or {})
             queue.record(replace(success(image), **made))
     assert queue.take_finish()
     assert queue.finish()
@@ -49,7 +54,7 @@ def _made(database: Database, *image_urls: str, recipe: Recipe = RECIPE, **facts
 def test_an_image_is_claimed_with_the_one_that_was_made_before(database: Database) -> None:
     """With all that there is to know of it: attempt, result, source and validators."""
     facts = {"source_url": "http://cdn.example/1", "hint": "As WebP, less."}
-    before = _made(database, *urls(2), **facts)
+    before = _made(database, *urls(2), facts=facts)
     first, second, third = _claim(Queue(database, *reversed(urls(3))))
     assert first.earlier is None
     assert second.earlier
