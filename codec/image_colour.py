@@ -17,7 +17,13 @@ from codec.container_structure import LARGEST_PROFILE_BYTES
 
 _SAME_COLOUR_LEVELS = 3  # of 255: profiles that call themselves sRGB round this differently
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-_LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+_LAB_TO_SRGB: Any = ImageCms.buildTransform(
+    ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")),
+    _SRGB,
+    "LAB",
+    "RGB",
+    flags=ImageCms.Flags.NOOPTIMIZE,  # its table would be too coarse for strong colours
+)
 
 
 def is_foreign(profile: bytes | None, mode: str) -> bool:
@@ -53,8 +59,7 @@ def to_plain(image: Image.Image) -> Image.Image:
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return a plain image in sRGB: grey stays grey, CMYK and LAB become RGB."""
     if image.mode == "LAB":
-        transform: Any = ImageCms.buildTransform(_LAB, _SRGB, "LAB", "RGB")
-        return _apply(image, transform)
+        return _apply(image, _LAB_TO_SRGB)
     transform = _transform(profile, base_mode(image.mode)) if profile else None
     if transform is None:
         return image.convert("RGB") if image.mode == "CMYK" else image

@@ -118,11 +118,15 @@ def png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> byte
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
 
 
-def jpeg_of_planes(*planes: Image.Image) -> bytes:
-    """Return a baseline JPEG with a scan for each plane."""
+def jpeg_of_planes(*planes: Image.Image, sampling: int = 0x11) -> bytes:
+    """Return a baseline JPEG with a scan for each plane.
+
+    `sampling`: how much larger the first is than the others, across in the upper four bits.
+    """
     jpegs = [saved(plane, "JPEG", quality=90) for plane in planes]
     frame, scan = (jpegs[0].index(marker) for marker in (b"\xff\xc0", b"\xff\xda"))
-    components = b"".join(bytes([number, 0x11, 0]) for number in range(1, len(planes) + 1))
+    factors = [sampling] + [0x11] * (len(planes) - 1)
+    components = b"".join(bytes([number, by, 0]) for number, by in enumerate(factors, 1))
     header = jpegs[0][frame + 4 : frame + 9] + bytes([len(planes)]) + components
     pieces = [jpegs[0][:frame], b"\xff\xc0", struct.pack(">H", 2 + len(header)), header]
     pieces.append(jpegs[0][frame + 13 : scan])

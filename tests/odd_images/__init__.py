@@ -1,1 +1,1 @@
-"""Images that are hard to read in their right colours, each made by hand or by a library."""
+"""Images that are hard to read in their right colours, kind by kind, and what they look like."""

@@ -12,14 +12,22 @@ import pyvips  # type: ignore[import-untyped]  # reads the setting as it is load
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def managed(data: bytes) -> Image.Image:
-    """Return an image as libvips reads it, through the profile in it if that fits its pixels."""
+def managed(data: bytes, background: str | None = None) -> Image.Image:
+    """Return an image as libvips reads it, through the profile in it if that fits its pixels.
+
+    A `background` like `#ffffff` is laid under what is transparent.
+    """
     image = pyvips.Image.new_from_buffer(data, "").autorot()
     if image.get_typeof("icc-profile-data"):
         image = image.icc_transform(
             "srgb", embedded=True, intent="relative", black_point_compensation=True
         )
     image = image.colourspace("srgb").cast("uchar")
+    if background and image.hasalpha():
+        levels = bytes.fromhex(background[1:])
+        if image.bands == 2:
+            image = image[0].bandjoin([image[0], image[0], image[1]])
+        image = image.flatten(background=list(levels)).cast("uchar")
     pixels = image.write_to_memory()
     return Image.frombytes(_MODES[image.bands], (image.width, image.height), pixels)
 
