@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: install run demo test lint check soak chaos fuzz hostile bench format
+.PHONY: install run demo test lint check soak chaos fuzz hostile bench bench-quality format
 
 install: .venv/.installed
 
@@ -59,6 +59,18 @@ bench: install
 	$(PY) benchmarks/upload.py
 	$(PY) benchmarks/workers.py
 	$(PY) benchmarks/slow_clients.py
+
+# Encoders side by side on a folder of photos: make bench-quality FOLDER=path QUALITY="--photos 30"
+bench-quality: .venv/.installed-bench benchmarks/node_modules/.package-lock.json
+	$(PY) benchmarks/quality.py "$(or $(FOLDER),samples)" $(QUALITY)
+
+.venv/.installed-bench: requirements-bench.txt .venv/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
+# Without npm the benchmark goes on without sharp, and says so.
+benchmarks/node_modules/.package-lock.json: benchmarks/package.json benchmarks/package-lock.json
+	-npm ci --prefix benchmarks --no-audit --no-fund --silent && touch $@
 
 format: .venv/.installed-dev
 	$(PY) -m ruff format .

@@ -1,0 +1,140 @@
+"""What `quality=auto` does over many photos: how near its aim, how much smaller, at what cost."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tqdm import tqdm
+
+from benchmarks.processes import spread
+from benchmarks.quality_encoders import EFFORTS, FORMATS, Encoded, Encoder, Tools
+from benchmarks.quality_photos import seen
+from benchmarks.quality_report import Figure, Table, worst_crop
+from benchmarks.quality_scores import SSIMULACRA2, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.quality_photos import Photo
+
+AIM: Final = 75.0
+NEAR: Final = 4.0
+_WORST: Final = 5
+_SHOWN_EFFORT: Final = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `auto` made of one photo. `quality` is None where the original was kept."""
+
+    photo: Photo
+    size: int
+    quality: int | None
+    score: float
+
+
+def measure(
+    photos: Sequence[Photo], scores: Scores, rounds: int, folder: Path
+) -> list[Table | Figure]:
+    """Run every format and effort; write the worst crops into the folder."""
+    rows = []
+    figures = []
+    with Tools() as tools:
+        for format_ in FORMATS:
+            for effort in EFFORTS:
+                encoder = _service(format_, effort)
+                outcomes = [
+                    _outcome(photo, tools.encode(encoder, photo.data, quality=None), scores)
+                    for photo in tqdm(photos, encoder.label, unit=" photos")
+                ]
+                cost = _cost(encoder, outcomes, tools, rounds)
+                rows.append([encoder.label, *_accuracy(outcomes), *cost])
+                if effort == _SHOWN_EFFORT:
+                    figures += _worst(encoder, outcomes, tools, folder)
+    return [_table(rows), *figures]
+
+
+def _service(format_: str, effort: str) -> Encoder:
+    target = "keep" if format_ == "jpeg" else format_  # the photos are JPEGs
+    settings = {"target": target, "effort": effort}
+    return Encoder(f"{format_} {effort}", format_, "python", "compress", settings)
+
+
+def _outcome(photo: Photo, encoded: Encoded, scores: Scores) -> Outcome:
+    score = scores.of(SSIMULACRA2, photo.data, encoded.data)
+    quality = int(encoded.said) if encoded.said.isdigit() else None
+    return Outcome(photo, len(encoded.data), quality, score)
+
+
+def _again(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.quality is not None]
+
+
+def _accuracy(outcomes: Sequence[Outcome]) -> list[str]:
+    encoded = [outcome.score for outcome in _again(outcomes)]
+    kept = f"{len(outcomes) - len(encoded)} of {len(outcomes)}"
+    saved = 100 - 100 * statistics.fmean(each.size / len(each.photo.data) for each in outcomes)
+    if not encoded:
+        return ["-"] * 4 + [f"{saved:.0f} %", kept]
+    near = sum(abs(score - AIM) <= NEAR for score in encoded) / len(encoded)
+    return [
+        f"{statistics.fmean(encoded):.1f}",
+        f"{statistics.pstdev(encoded):.1f}",
+        f"{near:.0%}",
+        f"{min(encoded):.1f}",
+        f"{saved:.0f} %",
+        kept,
+    ]
+
+
+def _cost(encoder: Encoder, outcomes: Sequence[Outcome], tools: Tools, rounds: int) -> list[str]:
+    """Set `auto` beside one fixed quality, the median of what it took, photo by photo in turn."""
+    qualities = [outcome.quality for outcome in outcomes if outcome.quality is not None]
+    if not qualities:
+        return ["-"] * 2
+    fixed = round(statistics.median(qualities))
+    ratios = []
+    for _ in range(rounds):
+        auto_seconds = fixed_seconds = 0.0
+        for outcome in outcomes:
+            auto_seconds += tools.encode(encoder, outcome.photo.data, quality=None).cpu_seconds
+            fixed_seconds += tools.encode(encoder, outcome.photo.data, quality=fixed).cpu_seconds
+        ratios.append(auto_seconds / fixed_seconds)
+    chosen = f"{fixed} ({min(qualities)} to {max(qualities)})"
+    return [spread(ratios, 2), chosen]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Table:
+    return Table(
+        f"quality=auto, which aims at {AIM:.0f}",
+        [
+            *("auto", "mean score", "deviation", f"within {NEAR:.0f}", "lowest", "saved"),
+            *("originals", "CPU to one quality", "qualities"),
+        ],
+        rows,
+        "Scores of what was encoded anew; bytes saved against the input, mean of all photos, kept "
+        "originals included. One quality: the median of those taken, on the same photos, in turn.",
+    )
+
+
+def _worst(
+    encoder: Encoder, outcomes: Sequence[Outcome], tools: Tools, folder: Path
+) -> list[Figure]:
+    """Show the photos of the lowest scores: source and output where they differ most."""
+    lowest = sorted(_again(outcomes), key=lambda outcome: outcome.score)[:_WORST]
+    figures = []
+    for place, outcome in enumerate(lowest, 1):
+        source = outcome.photo.data
+        output = tools.encode(encoder, source, quality=None).data
+        name = f"worst-{encoder.format}-{place}.png"
+        worst_crop(seen(source), seen(output)).save(folder / name)
+        caption = (
+            f"{encoder.label}, number {place} from below: {outcome.photo.name}, score "
+            f"{outcome.score:.1f} at quality {outcome.quality}, {len(source):,} bytes to "
+            f"{outcome.size:,}. Source and ours where they differ most, twice magnified."
+        )
+        figures.append(Figure(name, caption))
+    return figures
