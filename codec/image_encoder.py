@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import oxipng
 from PIL import Image, ImageFile
 
-from codec import container_avif
+from codec import container_avif, gif_encoder
 from errors import ErrorCode, ImageError
 from request_options import Effort
 
@@ -40,7 +40,9 @@ _LARGEST_SIDE = {
     TargetFormat.GIF: 65_535,
     TargetFormat.AVIF: 32_768,  # more, and decoders refuse it
 }
-_FULL_COLOUR_QUALITY = 90  # from here on colours have the resolution of brightness
+# From here on colours have the resolution of brightness: for AVIF where that takes fewer bytes
+# at equal score.
+_FULL_COLOUR_QUALITY = {TargetFormat.JPEG: 90, TargetFormat.AVIF: 80}
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
 _WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 6}
 _LOSSLESS_WEBP = {Effort.FAST: (1, 0), Effort.BALANCED: (2, 50), Effort.BEST: (4, 100)}
@@ -53,8 +55,9 @@ _MOST_PIXELS = {
     TargetFormat.AVIF: (16_000_000, 50_000_000),
     TargetFormat.WEBP: (25_000_000, 50_000_000),
 }
+_MOST_MINIMISED_PIXELS = 16_000_000  # of a WebP animation: a million take half a second at most
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
-_OPAQUE_FROM = 128  # GIF pixels are transparent or not
+_FEWEST_GIF_COLOURS = 8
 
 
 def encode(
@@ -62,9 +65,9 @@ def encode(
 ) -> bytes:
     """Encode the picture; only its first frame where the format has no animation.
 
-    `is_lossless` is heeded by WebP; PNG always is, GIF has 256 colours. A picture with
-    transparency must be flattened for JPEG. Raises ImageError `too_many_pixels` for a side
-    longer than the format can say.
+    `is_lossless` is heeded by WebP; PNG always is; of a GIF's 256 colours `quality` percent are
+    used. A picture with transparency must be flattened for JPEG. Raises ImageError
+    `too_many_pixels` for a side longer than the format can say.
     """
     largest = _LARGEST_SIDE[target]
     if max(picture.size) > largest:
@@ -81,7 +84,7 @@ def encode(
         case TargetFormat.WEBP:
             return _encode_webp(picture, quality, effort, is_lossless=is_lossless)
         case TargetFormat.GIF:
-            return _encode_gif(picture)
+            return _encode_gif(picture, quality)
         case TargetFormat.AVIF:
             return _encode_avif(picture, quality, effort)
 
@@ -92,18 +95,6 @@ def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
     return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
 
 
-def pack_gif(image: Image.Image) -> bytes | None:
-    """Pack the very same pixels of a GIF with one frame anew; None where they would change."""
-    bare = image.copy()
-    bare.info = {key: bare.info[key] for key in ("transparency",) if key in bare.info}
-    packed = _save(bare, "GIF", optimize=True)
-    with Image.open(io.BytesIO(packed), formats=["GIF"]) as again:
-        is_same = again.size == image.size and (
-            again.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
-        )
-    return packed if is_same else None
-
-
 def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
     # With `optimize` the encoder can't go on in a second buffer; noise at a high quality takes
     # more than the one byte a pixel that Pillow expects.
@@ -112,7 +103,7 @@ def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
         frame,
         "JPEG",
         quality=quality,
-        subsampling="4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0",
+        subsampling=_subsampling(TargetFormat.JPEG, quality),
         optimize=effort is not Effort.FAST,
         progressive=effort is Effort.BEST,
     )
@@ -147,13 +138,21 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:
-    method = _WEBP_METHODS[effort]
+    method, pixels = _WEBP_METHODS[effort], math.prod(picture.size) * len(picture.frames)
     if is_lossless:
         method, quality = _LOSSLESS_WEBP[effort]  # `quality` is how hard it tries
     settings: dict[str, Any] = {"quality": quality, "lossless": is_lossless, "method": method}
     if len(picture.frames) > 1:
         settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
+        # Each frame lossless where that is smaller; and without frames that are whole ones only
+        # for those who want to begin in the middle.
+        settings["allow_mixed"] = not is_lossless
+        settings["minimize_size"] = effort is not Effort.FAST and pixels <= _MOST_MINIMISED_PIXELS
     return _save(picture.frames[0], "WEBP", **settings)
+
+
+def _subsampling(target: TargetFormat, quality: int) -> str:
+    return "4:4:4" if quality >= _FULL_COLOUR_QUALITY[target] else "4:2:0"
 
 
 def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
@@ -164,7 +163,7 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
         "autotiling": False,  # tiles cost bytes, and gain only threads
     }
     if picture.frames[0].mode != "L":
-        settings["subsampling"] = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
+        settings["subsampling"] = _subsampling(TargetFormat.AVIF, quality)
     if len(picture.frames) > 1:
         settings |= _animation(picture)
         settings["duration"] = [ms or _SHORTEST_AVIF_FRAME_MS for ms in picture.durations]
@@ -172,30 +171,11 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
     return container_avif.strip(avif) if len(picture.frames) > 1 else avif  # its date differs
 
 
-def _encode_gif(picture: Picture) -> bytes:
-    frames = [_with_palette(frame) for frame in picture.frames]
-    settings: dict[str, Any] = {}
-    if len(frames) > 1:
-        # A frame with holes must not show the one before through them.
-        settings = _animation(picture) | {"disposal": 2 if picture.has_alpha else 1}
-        settings["append_images"] = frames[1:]
-        del settings["loop"]
-        if picture.plays != 1:
-            settings["loop"] = max(picture.plays - 1, 0)
-    return _save(frames[0], "GIF", **settings)
-
-
-def _with_palette(frame: Image.Image) -> Image.Image:
-    """Return the frame in at most 256 colours, one of them the transparent one if it is needed."""
-    if frame.mode not in {"LA", "RGBA"}:
-        return frame if frame.mode == "L" else frame.quantize(256, Image.Quantize.MEDIANCUT)
-    colours = frame.convert("RGB").quantize(255, Image.Quantize.MEDIANCUT)
-    palette = colours.getpalette() or []
-    colours.putpalette(palette + [0] * (768 - len(palette)))
-    hidden = frame.getchannel("A").point([255] * _OPAQUE_FROM + [0] * (256 - _OPAQUE_FROM))
-    colours.paste(255, mask=hidden)
-    colours.info["transparency"] = 255
-    return colours
+def _encode_gif(picture: Picture, quality: int) -> bytes:
+    colours = max(_FEWEST_GIF_COLOURS, 256 * quality // 100)
+    gif = gif_encoder.encode(gif_encoder.reduced(picture, colours))
+    assert gif is not None  # noqa: S101  as reduced, every frame has few enough
+    return gif
 
 
 def _animation(picture: Picture) -> dict[str, Any]:
