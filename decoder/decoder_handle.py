@@ -36,6 +36,7 @@ _ENVIRONMENT = {
     "PYTHONPATH": str(_PROGRAM.parents[1]),
     "LANG": "C.UTF-8",
     "RAYON_NUM_THREADS": "1",  # oxipng: there are as many processes as cores
+    "OPENBLAS_NUM_THREADS": "1",  # numpy, likewise; and it starts threads before the cage is up
     # Keep freed memory for the next image: the kernel clearing it anew costs a tenth of the time.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
