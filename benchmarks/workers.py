@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import secrets
 import socketserver
 import statistics
 import sys
@@ -100,7 +101,10 @@ def run_request(url: str, csv: bytes, conninfo: str) -> tuple[float, int]:
     """Upload and wait for the end; return seconds in work, by the database's clock, and images."""
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.post(f"{url}/upload", data=csv, headers={"Content-Type": "text/csv"})
+        # What no photo shows and no run before had, so that nothing is reused.
+        params = {"background": f"#{secrets.token_hex(3)}"}
+        headers = {"Content-Type": "text/csv"}
+        answer = session.post(f"{url}/upload", data=csv, headers=headers, params=params)
         assert answer.status_code == 202, answer.text
         status_url = f"{url}/status/{answer.json()['request_id']}"
         deadline = time.monotonic() + LONGEST_RUN_SECONDS

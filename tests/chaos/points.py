@@ -32,6 +32,14 @@ def _of_csv(*args: Any) -> bool:
     return "/.staged/" in args[1] and args[1].startswith("static")
 
 
+def _of_another_request(*args: Any) -> bool:
+    return bool(args[1].request_id != args[2].request_id)
+
+
+def _of_one_request(*args: Any) -> bool:
+    return not _of_another_request(*args)
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A place, `module:name` or `module:Class.name`, and a moment.
@@ -115,6 +123,12 @@ WORKER = {
     "copy staged": Point(
         *("output_files:OutputFiles.stage_copy", Moment.EXIT),
         *("likewise the output of an image that repeats another", 2),
+        counts=_of_one_request,
+    ),
+    "reuse staged": Point(
+        *("output_files:OutputFiles.stage_copy", Moment.EXIT),
+        *("likewise an output that an earlier request has made", 6),
+        counts=_of_another_request,
     ),
     "record before commit": Point(
         *("worker_steps:record", Moment.BEFORE_COMMIT),

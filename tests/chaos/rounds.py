@@ -57,6 +57,25 @@ def _kill_worker(slot: Slot, chance: random.Random, point: str) -> list[str]:
     return find_all_violations(slot, fields, request_id)
 
 
+def _kill_reuse(slot: Slot, chance: random.Random, point: str) -> list[str]:
+    """Kill where an earlier request's outputs are taken over; at times it is deleted meanwhile."""
+    fields = slot.new_fields()
+    earlier = slot.upload(fields)
+    slot.settle(earlier)
+    slot.worker.arm(point, chance.randint(1, POINTS[point].calls))
+    fields = slot.new_fields() | {"background": fields["background"]}
+    request_id = slot.upload(fields)
+    slot.worker.wait_struck()
+    is_deleted = chance.random() < 0.5
+    if is_deleted:
+        assert slot.server.request("DELETE", f"/status/{earlier}").status_code == 202
+    slot.worker.wait_killed()
+    slot.start_worker()
+    slot.recover(request_id)
+    found = _see_purged(slot, earlier) if is_deleted else []
+    return found + find_all_violations(slot, fields, request_id)
+
+
 def _worker_dies(slot: Slot) -> None:
     slot.worker.wait_struck()
     slot.worker.wait_killed()
@@ -335,6 +354,7 @@ def _postgres_of(slot: Slot) -> EmbeddedPostgres:
 def _rounds() -> dict[str, Round]:
     of_points: dict[str, Any] = {
         "upload": _kill_upload,
+        "reuse": _kill_reuse,
         "retry": _kill_retry,
         "cancel": _kill_cancel,
         "cancelling": _kill_cancelling,

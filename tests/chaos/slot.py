@@ -142,7 +142,8 @@ class Slot:
         base = photo(320, 240)
         for n, name in enumerate("abcde"):
             image = saved(base.rotate(72 * n).crop((0, 0, 200 + 8 * n, 200)), "JPEG", quality=95)
-            self.origin.serve(f"/{name}.jpg", image, delay=0.06 * n)
+            headers = {"ETag": f'"{name}"'} if n % 2 else {}
+            self.origin.serve(f"/{name}.jpg", image, delay=0.06 * n, headers=headers)
         png = saved(base.resize((90, 70)), "PNG")
         self.origin.serve("/flat.png", png, delay=0.2)
         slow = saved(base, "JPEG", quality=97)
@@ -171,8 +172,15 @@ class Slot:
     # --- Uploads
 
     def new_fields(self) -> dict[str, str]:
-        """Return the options of an upload, with a webhook address of its own."""
-        return {"webhook_url": self.origin.serve(f"/hook/{uuid.uuid4().hex}")}
+        """Return the options of an upload, with a webhook address of its own.
+
+        No earlier upload has its background, so that all images are made. None shows it.
+        """
+        number = uuid.uuid4().hex
+        return {
+            "webhook_url": self.origin.serve(f"/hook/{number}"),
+            "background": f"#{number[:6]}",
+        }
 
     def upload(self, fields: dict[str, str]) -> str:
         """Upload, and return the id of what was accepted."""

@@ -41,6 +41,7 @@ CLIENTS: Final = 4
 OPEN_REQUESTS: Final = 12  # of one client at a time
 CSVS: Final = 12
 IMAGES: Final = 240
+NEW_SHARE: Final = 0.5  # of the uploads: the others reuse what others have made
 UP_SECONDS: Final = (5.0, 40.0)
 AWAY_SECONDS: Final = (0.2, 6.0)
 LONG_AWAY_SECONDS: Final = (1.5 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
@@ -131,10 +132,13 @@ class Client:
     def _upload(self, csv: str) -> None:
         """Upload until it is taken; a refused or lost one is repeated with the same key."""
         headers = {"Content-Type": "text/csv", "Idempotency-Key": f'"{uuid.uuid4()}"'}
+        params = {}
+        if self._random.random() < NEW_SHARE:  # what no image shows and no other upload has
+            params["background"] = f"#{self._random.getrandbits(24):06x}"
         refused_at = None
         deadline = time.monotonic() + FINISH_SECONDS
         while time.monotonic() < deadline:
-            answer = self._ask("POST", "/upload", data=csv.encode(), headers=headers)
+            answer = self._ask("POST", "/upload", data=csv.encode(), headers=headers, params=params)
             if answer is not None and answer.status_code == 202:
                 request_id = answer.json()["request_id"]
                 self.accepted[request_id] = csv

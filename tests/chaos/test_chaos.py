@@ -12,6 +12,7 @@ from tests.chaos.slot import RECOVERY_SECONDS
 
 SAMPLE = (
     *("upload after commit", "claim after commit", "decode", "staged", "record after commit"),
+    "reuse staged",
     *("CSVs staged", "CSVs moved", "webhook after sending", "retry after commit"),
     *("purge of files", "decoder", "embedded PostgreSQL"),
 )
