@@ -7,9 +7,10 @@ import struct
 import zlib
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from codec.image_compressor import CompressedImage, ImageLimits, compress
+from codec.image_format import SourceFormat
 from request_options import ImageOptions
 
 LIMITS = ImageLimits(max_pixels=2_000_000, max_frames=20)
@@ -84,8 +85,49 @@ def exif(orientation: int = 1) -> Image.Exif:
     block = Image.Exif()
     block[0x010F] = SECRET.decode()
     block[0x0112] = orientation
-    block.get_ifd(0x8825)[1] = "N"
+    place = block.get_ifd(0x8825)
+    place[1], place[0x1B] = "N", SECRET
     return block
+
+
+def with_metadata(
+    source_format: SourceFormat, image: Image.Image | None = None, **settings: Any
+) -> bytes:
+    """Return an image with everything that people leave in it."""
+    image = image or photo(64, 48)
+    xmp = b"<x:xmpmeta>" + SECRET + b"</x:xmpmeta>"
+    block = exif().tobytes() + SECRET  # a thumbnail lies at the end
+    match source_format:
+        case SourceFormat.JPEG:
+            told = {"exif": block, "comment": SECRET, "xmp": xmp, "progressive": True}
+            data = saved(image, "JPEG", **told | settings)
+            data = data[:2] + _iptc_segment() + data[2:]
+        case SourceFormat.PNG:
+            texts = PngImagePlugin.PngInfo()
+            texts.add_text("Author", SECRET.decode())
+            texts.add_text("Author", SECRET.decode(), zip=True)
+            texts.add_itxt("XML:com.adobe.xmp", xmp)
+            data = saved(image, "PNG", exif=block, pnginfo=texts, dpi=(72, 72), **settings)
+        case SourceFormat.GIF:
+            data = animation("GIF", comment=SECRET)
+            said = bytes([len(SECRET)]) + SECRET + b"\0"
+            extensions = b"!\xff\x0bXMP DataXMP" + said + b"!\x01\x0c" + bytes(12) + said
+            at = data.index(b"!\xf9")
+            data = data[:at] + extensions + data[at:]
+        case SourceFormat.TIFF:
+            tags = {270: SECRET.decode(), 315: SECRET.decode(), 700: xmp, 33723: SECRET}
+            data = saved(image, "TIFF", exif=exif(), tiffinfo=tags)
+        case SourceFormat.BMP:
+            data = saved(image, "BMP")
+        case _:
+            data = saved(image, source_format, exif=block, xmp=xmp, **settings)
+    return data + SECRET
+
+
+def _iptc_segment() -> bytes:
+    """Return a JPEG's segment of Photoshop's resources with IPTC in it."""
+    resources = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(SECRET)) + SECRET
+    return b"\xff\xed" + struct.pack(">H", 2 + len(resources)) + resources
 
 
 def laid(image: Image.Image, orientation: int) -> Image.Image:

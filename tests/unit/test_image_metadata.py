@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from PIL import PngImagePlugin
 
 from codec import container_png
 from codec.image_format import SourceFormat
@@ -25,37 +24,11 @@ from tests.images import (
     png,
     png_chunk,
     saved,
+    with_metadata,
 )
 from tests.odd_images.profiles import ADOBE_RGB
 
 STORED = [SourceFormat(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF")]
-
-
-def with_metadata(source_format: SourceFormat) -> bytes:
-    """Return an image with everything that people leave in it."""
-    image = photo(64, 48)
-    xmp = b"<x:xmpmeta>" + SECRET + b"</x:xmpmeta>"
-    match source_format:
-        case SourceFormat.JPEG:
-            data = saved(image, "JPEG", exif=exif(), comment=SECRET, xmp=xmp, progressive=True)
-            return data[:2] + b"\xff\xed\x00\x16" + SECRET + data[2:] + SECRET
-        case SourceFormat.PNG:
-            texts = PngImagePlugin.PngInfo()
-            texts.add_text("Author", SECRET.decode())
-            texts.add_text("Author", SECRET.decode(), zip=True)
-            texts.add_itxt("XML:com.adobe.xmp", xmp)
-            data = saved(image, "PNG", exif=exif(), pnginfo=texts, dpi=(72, 72))
-            return data + SECRET
-        case SourceFormat.WEBP:
-            return saved(image, "WEBP", exif=exif().tobytes(), xmp=xmp) + SECRET
-        case SourceFormat.GIF:
-            data = animation("GIF", comment=SECRET)
-            application = b"!\xff\x0bXMP DataXMP" + bytes([len(SECRET)]) + SECRET + b"\0"
-            at = data.index(b"!\xf9")
-            text = b"!\x01\x0c" + bytes(12) + bytes([len(SECRET)]) + SECRET + b"\0"
-            return data[:at] + application + text + data[at:] + SECRET
-        case _:
-            return saved(image, "AVIF", exif=exif(), xmp=xmp) + SECRET
 
 
 def pixels(data: bytes) -> list[bytes]:
