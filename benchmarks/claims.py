@@ -1,10 +1,12 @@
 """What PostgreSQL carries: claims and recorded outcomes without any image between them.
 
-    .venv/bin/python benchmarks/claims.py [--images N] [--requests N] [--batch N]
+    .venv/bin/python benchmarks/claims.py [--images N] [--requests N] [--batch N] [--earlier N]
 
 Threads claim images in batches and record them as succeeded, with the statements of the workers,
 until a number of requests is done. Reported for each number of threads: images a second, and the
-processor time of PostgreSQL and of the threads; all of them share this machine's cores.
+processor time of PostgreSQL and of the threads; all of them share this machine's cores. `--earlier`
+images of another request are there before, those of the same URLs among them: each claim finds
+what it can reuse.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import image_queue  # noqa: E402  # the path is set first
+import worker_steps  # noqa: E402
 from benchmarks.processes import cpu_seconds, postgres_pid  # noqa: E402
 from database_helper import Database  # noqa: E402
 from database_schema import apply_schema  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
 from image_queue import ClaimedImage, ImageState, Outcome  # noqa: E402
+from image_reuse import Recipe  # noqa: E402
+from request_options import ImageOptions  # noqa: E402
 
 if TYPE_CHECKING:
     from database_helper import Cursor
 
 LEASE_SECONDS: Final = 60.0
+RECIPE: Final = Recipe(ImageOptions(), b"any")
 THREADS: Final = (1, 2, 4, 8, 16)
 
 
@@ -48,11 +54,34 @@ def fill(cursor: Cursor, requests: int, images: int) -> list[str]:
     )
     cursor.execute(
         """insert into images (request_id, n, row, position, input_url)
-           select id, n, n, 1, format('http://shop.example/products/%%s/front.jpg', n)
-             from unnest(%s::text[]) as id, generate_series(1, %s) as n""",
-        (ids, each),
+           select id, n, n, 1,
+                  format('http://shop.example/products/%%s/front.jpg', (number - 1) * %s + n)
+             from unnest(%s::text[]) with ordinality as request(id, number),
+                  generate_series(1, %s) as n""",
+        (each, ids, each),
     )
     return ids
+
+
+def fill_earlier(cursor: Cursor, images: int) -> None:
+    """Add a finished request whose images have the URLs that `fill` gives."""
+    request_id = "e" * 32
+    cursor.execute(
+        """insert into requests (id, status, options, columns, base_url, images, finished_at)
+           values (%s, 'completed', '{}', '{}', 'http://images.example', %s, now())""",
+        (request_id, images),
+    )
+    cursor.execute(
+        """insert into images (request_id, n, row, position, input_url, state, fence, bytes_in,
+                               bytes_out, width, height, format, quality, sha256, etag,
+                               source_sha256, reuse_key, made_at)
+           select %s, n, n, 1, url, 'succeeded', 1, 700000, 200000, 1936, 1291, 'jpeg', '75',
+                  repeat('0', 64), '"5d8c72a5edda8d6a:0"', repeat('0', 64), left(encode(sha256(
+                  %s::bytea || convert_to(url, 'utf8')), 'hex'), 32)::uuid, now()
+             from generate_series(1, %s) as n,
+                  format('http://shop.example/products/%%s/front.jpg', n) as url""",
+        (request_id, RECIPE.seal, images),
+    )
 
 
 def work(database: Database, ids: list[str], batch: int) -> None:
@@ -61,8 +90,8 @@ def work(database: Database, ids: list[str], batch: int) -> None:
     while open_ids:
         request_id = open_ids[0]
         with database.transaction() as cursor:
-            claimed = image_queue.claim_images(
-                cursor, request_id, limit=batch, lease_seconds=LEASE_SECONDS
+            claimed = worker_steps.claim(
+                cursor, request_id, RECIPE, limit=batch, lease_seconds=LEASE_SECONDS
             )
         if not claimed:
             open_ids.popleft()
@@ -88,6 +117,9 @@ def _outcome(image: ClaimedImage) -> Outcome:
         sha256="0" * 64,
         etag='"5d8c72a5edda8d6a:0"',
         last_modified="Sun, 22 Nov 2026 12:00:00 GMT",
+        source_sha256="0" * 64,
+        reuse_key=RECIPE.key(image.input_url),
+        reused=image.earlier is not None,
     )
 
 
@@ -112,6 +144,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=48_000)
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16, help="images a claim and a commit")
+    parser.add_argument("--earlier", type=int, default=0, help="images that can be reused")
     arguments = parser.parse_args()
     images = arguments.images // arguments.requests * arguments.requests
     print(f"{images:,} images of {arguments.requests} requests, {arguments.batch} at a time")
@@ -125,6 +158,7 @@ def main() -> None:
                 with database.transaction() as cursor:
                     cursor.allow(600)
                     ids = fill(cursor, arguments.requests, images)
+                    fill_earlier(cursor, arguments.earlier)
                 before, ours = cpu_seconds(pid), time.process_time()
                 seconds = run(database, ids, threads, arguments.batch)
                 cost = (cpu_seconds(pid) - before) / images * 1000
@@ -133,18 +167,19 @@ def main() -> None:
                     f"{threads:3d} threads {images / seconds:8,.0f} images/s; processor, ms an "
                     f"image: PostgreSQL {cost:.3f}, threads {ours:.3f}"
                 )
-                _check(database, images)
+                _check(database, images, min(images, arguments.earlier))
         finally:
             database.close()
             postgres.stop()
 
 
-def _check(database: Database, images: int) -> None:
+def _check(database: Database, images: int, reused: int) -> None:
     with database.transaction() as cursor:
-        cursor.execute("select sum(succeeded) as done from requests")
-        row = cursor.fetchone()
-        assert row
-        assert row["done"] == images
+        cursor.execute(
+            """select (select sum(succeeded) from requests) as done,
+                      (select count(*) from images where reused) as reused"""
+        )
+        assert cursor.fetchone() == {"done": images, "reused": reused}
 
 
 if __name__ == "__main__":
