@@ -59,6 +59,11 @@ def with_code_points(rows: list[bytes], primaries: int, transfer: int) -> bytes:
     return png(8, 2, rows, _code_points(primaries, transfer))
 
 
+def text(words: bytes) -> bytes:
+    """Return a chunk of text."""
+    return png_chunk(b"tEXt", b"Comment\0" + words)
+
+
 def _palette(depth: int) -> bytes:
     """Return a palette and its transparency, which is shorter."""
     chance = random.Random(depth)  # noqa: S311  the same colours every time
