@@ -48,7 +48,7 @@ def measure(
                 encoder = _service(format_, effort)
                 outcomes = [
                     _outcome(photo, tools.encode(encoder, photo.data, quality=None), scores)
-                    for photo in tqdm(photos, encoder.label, unit=" photos")
+                    for photo in tqdm(photos, encoder.label, unit=" photos", disable=None)
                 ]
                 cost = _cost(encoder, outcomes, tools, rounds)
                 rows.append([encoder.label, *_accuracy(outcomes), *cost])

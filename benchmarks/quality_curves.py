@@ -122,7 +122,7 @@ class EqualScore:
                 tools.put(stack.enter_context(Tools()))
             pool = stack.enter_context(ThreadPoolExecutor(lanes))
             found = pool.map(trace_photo, self._photos)
-            by_photo = list(tqdm(found, "curves", len(self._photos), unit=" photos"))
+            by_photo = list(tqdm(found, "curves", len(self._photos), unit=" photos", disable=None))
         for encoder, curves in zip(self._encoders, zip(*by_photo, strict=True), strict=True):
             self._curves[encoder.label] = list(curves)
 
@@ -141,7 +141,7 @@ class EqualScore:
     def time_all(self, rounds: int) -> None:
         """Encode every photo at about 75, one encoder after the other, so many times."""
         with Tools() as tools:
-            for _ in tqdm(range(rounds), "processor time", unit=" rounds"):
+            for _ in tqdm(range(rounds), "processor time", unit=" rounds", disable=None):
                 for encoder in self._encoders:
                     self._seconds[encoder.label].append(0.0)
                 for photo, encoder in itertools.product(range(len(self._photos)), self._encoders):

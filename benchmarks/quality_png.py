@@ -24,7 +24,7 @@ def measure(paths: Sequence[Path], scores: Scores) -> Table:
     with Tools() as tools:
         for encoder, settings in _encoders():
             results = []
-            for path in tqdm(paths, encoder.label, unit=" images"):
+            for path in tqdm(paths, encoder.label, unit=" images", disable=None):
                 source = path.read_bytes()
                 encoded = tools.encode(encoder, source, **settings)
                 score = scores.of(SSIMULACRA2, source, encoded.data)
