@@ -33,6 +33,7 @@ class Structure:
     frames: int = 1
     is_lossless: bool = False  # WebP only
     scans: int = 0  # JPEG only: runs of Huffman codes that its pixels lie in
+    plays: int = 0  # AVIF only: how often a sequence runs, 0 for ever
     exif: bytes = b""  # JPEG and PNG only: wherever it stands
     code_points: tuple[int, int] | None = None  # PNG and AVIF only: primaries, transfer (H.273)
 

@@ -168,7 +168,9 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
         settings |= _animation(picture)
         settings["duration"] = [ms or _SHORTEST_AVIF_FRAME_MS for ms in picture.durations]
     avif = _save(picture.frames[0], "AVIF", **settings)
-    return container_avif.strip(avif) if len(picture.frames) > 1 else avif  # its date differs
+    if len(picture.frames) == 1:
+        return avif
+    return container_avif.with_plays(container_avif.strip(avif), picture.plays)  # its date differs
 
 
 def _encode_gif(picture: Picture, quality: int) -> bytes:

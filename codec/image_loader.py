@@ -62,6 +62,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_PLAYS = 65_535  # that WebP can say
 _DNG_VERSION = 50706
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
@@ -288,10 +289,12 @@ def _read_orientation(block: bytes) -> int:
 
 def _read_plays(source: Source) -> int:
     """Read how often an animation runs; GIF counts the runs after the first."""
+    if source.format is SourceFormat.AVIF:
+        return min(source.structure.plays, _MOST_PLAYS)
     loop = source.image.info.get("loop")
     if source.format is SourceFormat.GIF:
         return 1 if loop is None else loop + 1 if loop else 0
-    return loop or 0
+    return min(loop or 0, _MOST_PLAYS)
 
 
 def _check_tiff(image: Image.Image, size_bytes: int) -> None:
