@@ -12,13 +12,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import oxipng
-from PIL import Image, ImageFile
 
-from codec import container_avif, gif_encoder
+from codec import container_avif, gif_encoder, jpeg_encoder
 from errors import ErrorCode, ImageError
 from request_options import Effort
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from codec.image_loader import Picture
 
 
@@ -78,7 +79,7 @@ def encode(
     effort = _affordable(effort, target, math.prod(picture.size) * len(picture.frames))
     match target:
         case TargetFormat.JPEG:
-            return _encode_jpeg(picture.frames[0], quality, effort)
+            return jpeg_encoder.encode(picture.frames[0], quality, effort)
         case TargetFormat.PNG:
             return _encode_png(picture, effort)
         case TargetFormat.WEBP:
@@ -93,20 +94,6 @@ def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
     """Pack the very same pixels tighter. Raises `oxipng.PngError` for a broken file."""
     level = _OXIPNG_LEVELS[_affordable(effort, TargetFormat.PNG, pixels)]
     return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
-
-
-def _encode_jpeg(frame: Image.Image, quality: int, effort: Effort) -> bytes:
-    # With `optimize` the encoder can't go on in a second buffer; noise at a high quality takes
-    # more than the one byte a pixel that Pillow expects.
-    ImageFile.MAXBLOCK = max(65536, 6 * frame.width * frame.height)
-    return _save(
-        frame,
-        "JPEG",
-        quality=quality,
-        subsampling=_subsampling(TargetFormat.JPEG, quality),
-        optimize=effort is not Effort.FAST,
-        progressive=effort is Effort.BEST,
-    )
 
 
 def _affordable(effort: Effort, target: TargetFormat, pixels: int) -> Effort:
