@@ -43,7 +43,7 @@ _PHOTOS: Final = {
     "china": "sklearn/datasets/images/china.jpg",
 }
 _SOURCE_QUALITY: Final = 95
-_STRIP_QUALITY: Final = 93  # of the pictures for the page, as WebP: nothing of its own is seen
+_STRIP_QUALITY: Final = 86  # of the pictures for the page, as WebP: magnified, it adds nothing
 _PAPER: Final = "#ffffff"
 _INK: Final = "#202020"
 _CHECKS: Final = ("#ffffff", "#c8c8c8")  # under transparency

@@ -98,11 +98,13 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     ):
         target = document.parent / name if name else document
         assert target.is_file(), name
+        if not anchor:
+            continue  # a picture has no headings
         headings = re.findall(r"^#+ +(.*)$", target.read_text("utf-8"), re.MULTILINE)
         anchors = {
             re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
         }
-        assert not anchor or anchor in anchors, anchor
+        assert anchor in anchors, anchor
 
 
 def test_the_readme_leads_to_every_document() -> None:
