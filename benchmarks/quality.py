@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import judges, quality_auto, quality_png  # noqa: E402  # the path is set first
 from benchmarks.quality_curves import EqualScore  # noqa: E402  # likewise
-from benchmarks.quality_encoders import has_sharp, peers_and_ours  # noqa: E402
+from benchmarks.quality_encoders import FORMATS, has_sharp, peers_and_ours  # noqa: E402
 from benchmarks.quality_photos import find, read_photos  # noqa: E402
 from benchmarks.quality_report import Table, write_page  # noqa: E402
 from benchmarks.quality_scores import JUDGES, Scores  # noqa: E402
@@ -66,6 +66,7 @@ def _arguments() -> argparse.Namespace:
         "--max-megapixels", type=float, default=0.5, help="only the middle of larger ones; 0: whole"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--rounds", type=int, default=5, help="of processor time")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks" / "quality-report", help="of the page"
@@ -86,8 +87,10 @@ def _measure(
     megapixels = sum(photo.megapixels for photo in photos)
     print(f"\n{len(photos)} photos, {megapixels:.1f} megapixels", flush=True)
     if part == "auto":
-        return quality_auto.measure(photos, scores, arguments.rounds, arguments.output)
-    equal = EqualScore(peers_and_ours(), photos)
+        auto = quality_auto.Auto(photos, scores, arguments.rounds, arguments.output)
+        return auto.measure(arguments.formats)
+    formats = {"jpeg", *arguments.formats}  # what all is compared with is a JPEG
+    equal = EqualScore([each for each in peers_and_ours() if each.format in formats], photos)
     equal.trace_all(scores, lanes=os.cpu_count() or 1)
     equal.time_all(arguments.rounds)
     return equal.tables()
