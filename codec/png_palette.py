@@ -51,10 +51,11 @@ _QUALITIES = (1, 40, 65, 75, 90, 100)
 _SCORES = (30.0, 55.0, 70.0, 75.0, 85.0, 95.0)
 AUTO_SCORE: Final = 75.0
 
-# Bands: steps of this height (in OKLab) that the source hasn't, where it is as smooth as this,
-# between so many of all neighbours. Found by eye: the score alone lets bands pass at 80 and more.
+# Bands: steps of this height (in OKLab) that the source hasn't, where its neighbours differ by no
+# more than so many levels, between so many of all neighbours. Found by eye: the score alone lets
+# bands pass at 80 and more.
 _BAND_STEP = 0.0075
-_SMOOTH_STEP = 0.008
+_SMOOTH_STEP = 2.5
 _SMOOTH_REACH = 3
 _MOST_BANDS = 0.001
 
@@ -86,8 +87,7 @@ def score_for(quality: int | None) -> float:
 def reduce(image: Image.Image, least_score: float) -> Image.Image | None:
     """Return the picture (L, LA, RGB or RGBA) in the fewest colours that look right.
 
-    None where none do, where it wouldn't be clearly smaller, and where it has no more than 256
-    pairs of colour and alpha anyway, which the encoder makes a palette of without a loss.
+    None where none do, or where the file wouldn't get clearly smaller.
     """
     if math.prod(image.size) > _LARGEST_PIXELS:
         return None
@@ -96,7 +96,7 @@ def reduce(image: Image.Image, least_score: float) -> Image.Image | None:
     if len(glance.levels) > MOST_COLOURS and not _could_pass(glance, least_score):
         return None
     colours = _Colours.of(packed)
-    if not MOST_COLOURS < len(colours.levels) <= _MOST_DISTINCT:
+    if len(colours.levels) > _MOST_DISTINCT:
         return None
     view = _View(colours, least_score)
     for ladder, by_alpha in _ways(colours):
@@ -224,16 +224,16 @@ def _is_near(palette: _Palette, least_score: float) -> bool:
 def _has_bands(colours: _Colours, palette: _Palette) -> bool:
     """Tell whether smooth parts of the picture have got steps."""
     # What is more transparent is seen less, and so are its steps.
-    seen = (colours.levels[:, 3:] / np.float32(255)).astype(np.float32)
-    places = (colours.places * seen)[colours.index]
+    seen = colours.levels[:, 3:] / np.float32(255)
+    levels = (colours.levels[:, :3] * seen)[colours.index]
     moves = ((_oklab(palette.levels[:, :3]) - colours.places) * seen)[colours.index]
-    steps = sum(_count_steps(places.swapaxes(0, axis), moves.swapaxes(0, axis)) for axis in (0, 1))
+    steps = sum(_count_steps(levels.swapaxes(0, axis), moves.swapaxes(0, axis)) for axis in (0, 1))
     return steps > _MOST_BANDS * 2 * colours.index.size
 
 
-def _count_steps(places: _Floats, moves: _Floats) -> int:
+def _count_steps(levels: NDArray[np.floating], moves: NDArray[np.floating]) -> int:
     """Count edges between a row and the next that are steps where the source is smooth."""
-    rough = _lengths(np.diff(places, axis=0)) >= _SMOOTH_STEP
+    rough = np.abs(np.diff(levels, axis=0)).max(axis=-1) > _SMOOTH_STEP
     near = rough.copy()
     for reach in range(1, _SMOOTH_REACH + 1):
         near[reach:] |= rough[:-reach]
@@ -241,8 +241,8 @@ def _count_steps(places: _Floats, moves: _Floats) -> int:
     return int(np.count_nonzero((_lengths(np.diff(moves, axis=0)) > _BAND_STEP) & ~near))
 
 
-def _lengths(vectors: _Floats) -> _Floats:
-    lengths: _Floats = np.sqrt(np.einsum("...i,...i", vectors, vectors))
+def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    lengths: NDArray[np.floating] = np.sqrt(np.einsum("...i,...i", vectors, vectors))
     return lengths
 
 
@@ -284,10 +284,10 @@ def _packed_bytes(image: Image.Image) -> int:
 def _ways(colours: _Colours) -> Iterator[tuple[Sequence[int], bool]]:
     """Yield numbers of entries to try: of pairs of colour and alpha, then of colours alone."""
     alphas = len(np.unique(colours.levels[:, 3]))
-    if ladder := [entries for entries in _LADDER if 2 * alphas <= entries]:
-        yield ladder, True
+    fewer = [entries for entries in _LADDER if entries < len(colours.levels)]
+    yield [entries for entries in fewer if 2 * alphas <= entries], True
     if alphas > 1:
-        yield _LADDER, False
+        yield fewer, False
 
 
 def _fewest(view: _View, ladder: Sequence[int], *, by_alpha: bool) -> _Palette | None:
