@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _MOST_SCALES = 6  # 1:1 to 1:32
 _SMALLEST_SIDE = 8  # of an image, and of a scale that a smaller one is made from
-_STABILISER = np.float32(0.0009)  # SSIM's C2
+STABILISER = np.float32(0.0009)  # SSIM's C2
 _DARK_AND_LIGHT = (0.1, 0.9)  # backgrounds of an original with transparency
 _MEDIUM = (0.5,)  # that of the other image where the original has none
 
 # The published parameters, from the reference's source. A row for each component (X, Y, B) at
 # each scale: the weights of the 1-norms of the maps of structure, ringing and blurring, then of
-# their 4-norms. Weights below 0.01 are left out: all together they move no score by 0.002.
-_WEIGHTS: Final = np.array(
+# their 4-norms. Weights below 0.01 are left out: all together they move no score by 0.01.
+WEIGHTS: Final = np.array(
     [
         [0, 0, 0, 0, 0, 0],
         [0, 0, 0, 1.1041726, 0, 0],
@@ -92,7 +92,7 @@ class Judge:
         if other.size != self._size:
             raise ValueError("images of different sizes have no score")
         plain = _plain(other)
-        return min(_score_of(self._error(plain, background)) for background in self._studies)
+        return min(score_of(self._error(plain, background)) for background in self._studies)
 
     def _error(self, other: Image.Image, background: float) -> float:
         scales = self._scales(other, background)
@@ -183,7 +183,7 @@ def _weights(scales: int) -> list[dict[int, NDArray[np.float64]]]:
     As in the reference, the rows of weights close up when an image has not all scales. The last
     of all has none that counts.
     """
-    rows = _WEIGHTS[: 3 * scales].reshape(3, scales, 2, 3)
+    rows = WEIGHTS[: 3 * scales].reshape(3, scales, 2, 3)
     all_scales = [
         {
             component: rows[component, scale]
@@ -204,8 +204,8 @@ def _structure(means: _Pair, squares: _Pair, products: Floats) -> Floats:
     mean, other_mean = means
     square, other_square = squares
     gap = mean - other_mean
-    alike = (1 - gap * gap) * (2 * (products - mean * other_mean) + _STABILISER)
-    alike /= (square - mean * mean) + (other_square - other_mean * other_mean) + _STABILISER
+    alike = (1 - gap * gap) * (2 * (products - mean * other_mean) + STABILISER)
+    alike /= (square - mean * mean) + (other_square - other_mean * other_mean) + STABILISER
     return np.maximum(1 - alike, 0)
 
 
@@ -216,7 +216,7 @@ def _edges(planes: _Pair, means: _Pair) -> _Pair:
     return np.maximum(change, 0), np.maximum(-change, 0)
 
 
-def _score_of(error: float) -> float:
+def score_of(error: float) -> float:
     """Return the score on the scale of subjective ones, by the reference's curve."""
     error *= 0.9562382616834844
     error = error * (
