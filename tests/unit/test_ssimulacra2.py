@@ -157,11 +157,13 @@ def test_an_image_looks_just_like_itself(mode: str, size: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 1), (200, 2)])
-def test_images_too_small_for_the_reference_have_scores(size: tuple[int, int]) -> None:
-    """A side below 8 is stretched to 8, and a worse image scores less."""
-    original = image(photo(*size), "RGB")
-    slightly, clearly = (image(photo(*size) + step, "RGB") for step in (2, 30))
-    assert 100 > score(original, slightly) > score(original, clearly)
+def test_images_too_small_for_the_reference_are_stretched(size: tuple[int, int]) -> None:
+    """A side below 8 becomes 8, and a worse image scores less."""
+    original, better, worse = (image(photo(*size) + step, "RGB") for step in (0, 2, 30))
+    assert 100 > score(original, better) > score(original, worse)
+    width, height = (max(side, 8) for side in size)
+    large = [each.resize((width, height), Image.Resampling.NEAREST) for each in (original, worse)]
+    assert score(original, worse) == score(*large)
 
 
 def test_a_judge_remembers_only_the_original() -> None:
