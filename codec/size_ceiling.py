@@ -1,0 +1,90 @@
+"""Brings a picture under a ceiling of bytes: by its quality, else by as few pixels as it takes.
+
+Owns the order of what is given up, and how far it goes. Which number to try next is
+`size_search`'s business, and what a number means to a format the recipe's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from codec.image_encoder import TargetFormat
+from codec.size_search import Curve, TooLarge, find_best
+from errors import ErrorCode, ImageError
+
+if TYPE_CHECKING:
+    from codec.image_compressor import CompressedImage, Recipe
+    from codec.image_loader import Picture
+
+
+# How the logarithm of bytes goes with quality, on the average of photos.
+_QUALITIES = (1, 5, 10, 20, 30, 50, 70, 80, 90, 95, 100)
+_LOGARITHMS = {
+    TargetFormat.JPEG: (-2.7, -2.25, -1.7, -1.15, -0.8, -0.45, -0.1, 0.15, 0.75, 1.1, 1.85),
+    TargetFormat.WEBP: (-1.8, -1.45, -1.2, -0.9, -0.65, -0.35, -0.1, 0.2, 0.65, 0.95, 1.55),
+    TargetFormat.AVIF: (-3.0, -2.85, -2.6, -2.15, -1.7, -0.8, -0.15, 0.15, 0.6, 0.95, 1.75),
+    # Of colours: their logarithm is about the bits that a pixel takes.
+    TargetFormat.GIF: (-1.9, -1.5, -1.2, -0.85, -0.65, -0.35, -0.15, -0.1, -0.05, -0.02, 0.0),
+    TargetFormat.PNG: (-1.9, -1.5, -1.2, -0.85, -0.65, -0.35, -0.15, -0.1, -0.05, -0.02, 0.0),
+}
+_CURVES = {
+    target: Curve(dict(zip(_QUALITIES, logarithms, strict=True)))
+    for target, logarithms in _LOGARITHMS.items()
+}
+# Bytes grow a little slower than pixels do. The number is percent of each side.
+_SCALE_CURVE = Curve({percent: 1.7 * math.log(percent) for percent in range(50, 101, 5)})
+_HALF, _WHOLE = 50, 100
+_LOWEST_QUALITY_WHILE_SHRINKING = 30  # but at half the size any quality is right
+
+
+def fit(
+    picture: Picture, recipe: Recipe, quality: int, size_bytes: int, ceiling: int
+) -> CompressedImage:
+    """Return the best that fits of a picture which at `quality` takes `size_bytes`, too many.
+
+    Quality goes down first, to the lowest; then the sides, as little as it takes and to half at
+    the least. Raises ImageError `max_bytes_unreachable`.
+    """
+    has_steps = recipe.has_steps(picture)
+    if has_steps:
+        best = lower(picture, recipe, (1, quality), size_bytes, ceiling)
+        if best and len(best.data) <= ceiling:
+            return best
+    lowest = min(quality, _LOWEST_QUALITY_WHILE_SHRINKING) if has_steps else quality
+    curve = _CURVES[recipe.target]
+    whole_bytes = size_bytes * math.exp(curve.at(lowest) - curve.at(quality))
+    best = find_best(
+        lambda percent: recipe.encode(_scaled(picture, percent), lowest),
+        *(_HALF, TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)), ceiling, _SCALE_CURVE),
+    )
+    if len(best.data) > ceiling and has_steps:
+        half = _scaled(picture, _HALF)
+        best = lower(half, recipe, (1, lowest), len(best.data), ceiling) or best
+    if len(best.data) > ceiling:
+        raise ImageError(
+            ErrorCode.MAX_BYTES_UNREACHABLE,
+            f"Even at half its size and the lowest quality it has more than {ceiling} bytes.",
+        )
+    return best
+
+
+def lower(
+    picture: Picture, recipe: Recipe, qualities: tuple[int, int], size_bytes: int, ceiling: int
+) -> CompressedImage | None:
+    """Return the best that fits, else that of the lowest quality; None where that is the highest.
+
+    At the highest the picture takes `size_bytes`, too many.
+    """
+    lowest, highest = qualities
+    if lowest >= highest:
+        return None
+    return find_best(
+        lambda quality: recipe.encode(picture, quality),
+        *(lowest, TooLarge(highest, size_bytes), ceiling, _CURVES[recipe.target]),
+    )
+
+
+def _scaled(picture: Picture, percent: int) -> Picture:
+    width, height = (-(-side * percent // 100) for side in picture.size)
+    return picture.resized((width, height))
