@@ -32,12 +32,12 @@ _Bytes = NDArray[np.uint8]
 _Indexes = NDArray[np.integer]
 _Number = TypeVar("_Number", bound=np.generic)
 
+LARGEST_PIXELS = 25_000_000  # of more, all colours are kept
 MOST_COLOURS = 256
 # From 16 colours on a pixel takes 4 bits; with fewer, smooth edges become ragged.
 _LADDER = (16, 32, 64, 128, MOST_COLOURS)
 _OPAQUE = np.uint32(255 << 24)
 _LOW_BITS = np.uint32(0x030303)
-_LARGEST_PIXELS = 25_000_000
 _MOST_DISTINCT = 300_000  # more is no art; and each takes time
 _TILE = 64  # side of the squares that a picture is judged by
 _GLANCE_PIXELS = 1 << 18
@@ -89,7 +89,7 @@ def reduce(image: Image.Image, least_score: float) -> Image.Image | None:
 
     None where none do, or where the file wouldn't get clearly smaller.
     """
-    if math.prod(image.size) > _LARGEST_PIXELS:
+    if math.prod(image.size) > LARGEST_PIXELS:
         return None
     packed = _pack(image)
     glance = _Colours.of(_mosaic(packed, _GLANCE_PIXELS))
