@@ -15,25 +15,41 @@ from typing import TYPE_CHECKING
 
 import oxipng
 
-from codec import image_encoder, image_loader, image_metadata
+from codec import (
+    format_hint,
+    gif_encoder,
+    image_encoder,
+    image_loader,
+    image_metadata,
+    likeness,
+    png_palette,
+    size_ceiling,
+)
 from codec.image_encoder import TargetFormat
 from codec.image_format import SourceFormat, identify
+from codec.image_loader import Picture
 from errors import ErrorCode, ImageError
-from request_options import OutputFormat
+from request_options import Effort, OutputFormat
 
 if TYPE_CHECKING:
-    from codec.image_loader import Picture, Source
-    from request_options import Effort, ImageOptions
+    from codec.image_loader import Source
+    from request_options import ImageOptions
 
 # `auto`: qualities at which photos of each format look about the same.
-_AUTO_QUALITY = {TargetFormat.JPEG: 75, TargetFormat.WEBP: 75, TargetFormat.AVIF: 60}
+_AUTO_QUALITY = {TargetFormat.JPEG: 75, TargetFormat.WEBP: 80, TargetFormat.AVIF: 60}
+_HIGHEST_QUALITY = 100
+_FEWEST_COLOURS = 8  # of a PNG
+_LOSSLESS_FORMATS = frozenset(
+    [SourceFormat.PNG, SourceFormat.GIF, SourceFormat.BMP, SourceFormat.TIFF]
+)
 _ANIMATED = frozenset([TargetFormat.GIF, TargetFormat.WEBP, TargetFormat.PNG, TargetFormat.AVIF])
-# Steps of each side that are tried when no quality fits into max_bytes; never below half.
-_SCALES = (0.84, 0.71, 0.59, 0.5)
-_LOWEST_QUALITY_WHILE_SHRINKING = 30  # but at half the size any quality is right
 # A small photo that had to be turned may grow; this far the quality goes down against that.
-_UPRIGHT_QUALITY_STEP = 10
 _LOWEST_UPRIGHT_QUALITY = 35
+# Of so many pixels a ceiling's trials would take too long with more effort.
+_MOST_PIXELS_OF_TRIALS = 25_000_000
+# Drawings have few colours, photos soon more than this; and where there are few, a lossless
+# WebP may be smaller than any other.
+_FEW_COLOURS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +64,8 @@ class ImageLimits:
 class CompressedImage:
     """An image to store.
 
-    `quality` is a number, `lossless`, `palette` (a GIF made anew, 256 colours), or `original`: the
-    input's pixels. `hint` is a sentence about what would have saved more, where there is one.
+    `quality` is a number, `lossless`, `palette` (fewer colours), or `original`: the input's
+    pixels. `hint` is a sentence about what would have saved more, where there is one.
     """
 
     data: bytes
@@ -61,20 +77,34 @@ class CompressedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
-    """How a picture is encoded, but for the quality."""
+class Recipe:
+    """How a picture is encoded, but for the quality.
+
+    Of a GIF, and of a PNG that must get smaller, the quality is the share of 256 colours.
+    """
 
     target: TargetFormat
     effort: Effort
-    is_lossless: bool
+    is_lossless: bool = False  # WebP only
+
+    def has_steps(self, picture: Picture) -> bool:
+        """Whether a lower quality makes fewer bytes; an animated PNG has no palette."""
+        return self.target is not TargetFormat.PNG or len(picture.frames) == 1
 
     def encode(self, picture: Picture, quality: int) -> CompressedImage:
+        """Encode at a quality from 1 to 100."""
+        said = str(quality)
+        if self.is_lossless or self.target is TargetFormat.PNG:
+            said = "lossless"
+        if self.target is TargetFormat.PNG and quality < _HIGHEST_QUALITY:
+            said = "palette"
+            colours = max(_FEWEST_COLOURS, 256 * quality // _HIGHEST_QUALITY)
+            picture = Picture([png_palette.fit(picture.frames[0], colours)], picture.durations)
+        if self.target is TargetFormat.GIF:
+            said = "palette"
         data = image_encoder.encode(
             picture, self.target, quality, self.effort, is_lossless=self.is_lossless
         )
-        said = "lossless" if self.is_lossless else str(quality)
-        if self.target is TargetFormat.GIF:
-            said = "palette"
         return CompressedImage(data, self.target, *picture.size, said)
 
 
@@ -88,7 +118,8 @@ def compress(data: bytes, options: ImageOptions, limits: ImageLimits) -> Compres
         source = _open(data, limits)
         size = _fit(source.size, options)
         compressed = _repack(source, size, options) or _reencode(source, size, options)
-        return _prefer_original(compressed, source, options)
+        compressed = _prefer_original(compressed, source, options)
+        return replace(compressed, hint=_hint(compressed, data, options, limits))
     except MemoryError:
         raise ImageError(
             ErrorCode.TOO_MANY_PIXELS, "The image takes more memory than one image may."
@@ -161,6 +192,10 @@ def _repack(source: Source, size: tuple[int, int], options: ImageOptions) -> Com
 def _repack_png(source: Source, options: ImageOptions) -> CompressedImage | None:
     if source.frames > 1:
         image_loader.check(source)
+    elif _may_lose_colours(source.size, options):
+        picture = image_loader.load(source, source.size, is_animated=False)
+        if reduced := _in_few_colours(picture, options):
+            return reduced
     bare = image_metadata.strip(source.format, source.data, keep_profile=False)
     try:
         packed = image_encoder.pack_png(
@@ -171,10 +206,28 @@ def _repack_png(source: Source, options: ImageOptions) -> CompressedImage | None
     return CompressedImage(packed, TargetFormat.PNG, *source.size, "lossless")
 
 
+def _may_lose_colours(size: tuple[int, int], options: ImageOptions) -> bool:
+    return options.quality != _HIGHEST_QUALITY and math.prod(size) <= png_palette.LARGEST_PIXELS
+
+
+def _in_few_colours(picture: Picture, options: ImageOptions) -> CompressedImage | None:
+    """Make a PNG with fewer colours; None where that wouldn't look right or save much."""
+    if len(picture.frames) > 1 or not _may_lose_colours(picture.size, options):
+        return None
+    score = png_palette.score_for(options.quality)
+    frame = png_palette.reduce(picture.frames[0], score)
+    if frame is None:
+        return None
+    reduced = Picture([frame], picture.durations)
+    data = image_encoder.encode(
+        reduced, TargetFormat.PNG, _HIGHEST_QUALITY, options.effort, is_lossless=True
+    )
+    return CompressedImage(data, TargetFormat.PNG, *picture.size, "palette")
+
+
 def _repack_gif(source: Source) -> CompressedImage:
-    image_loader.check(source)
     bare = image_metadata.strip(source.format, source.data, keep_profile=False)
-    packed = image_encoder.pack_gif(source.image) if source.frames == 1 else None
+    packed = gif_encoder.encode(image_loader.load(source, source.size, is_animated=True))
     if packed is None or len(packed) >= len(bare):
         return CompressedImage(bare, TargetFormat.GIF, *source.size, "original")
     return CompressedImage(packed, TargetFormat.GIF, *source.size, "lossless")
@@ -188,71 +241,93 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
         target = TargetFormat.PNG if picture.has_alpha else TargetFormat.JPEG
     if target is TargetFormat.JPEG:
         picture = picture.flattened(options.background)
-    is_kept = options.format is OutputFormat.KEEP
-    recipe = _Recipe(
-        target,
-        options.effort,
-        is_lossless=target not in _AUTO_QUALITY or (is_kept and source.structure.is_lossless),
-    )
-    quality = options.quality or _AUTO_QUALITY.get(target, 100)
-    compressed = recipe.encode(picture, quality)
+    recipe = Recipe(target, _affordable_effort(picture, options))
+    quality = _quality(recipe, options)
+    compressed = _encode(source, picture, recipe, quality, options)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
-        return _squeeze(picture, recipe, quality, options.max_bytes)
+        return _squeeze(picture, recipe, quality, compressed, options.max_bytes)
     if not options.asks_only_compression or len(compressed.data) <= len(source.data):
         return compressed
     if source.orientation != 1:
         return _beat_input(picture, recipe, quality, compressed, len(source.data))
     if _kept_format(source) is None and target is TargetFormat.JPEG:
         # A BMP or TIFF of few pixels or few colours packs better without a loss.
-        png = replace(recipe, target=TargetFormat.PNG, is_lossless=True).encode(picture, quality)
-        return min(compressed, png, key=lambda image: len(image.data))
+        png = replace(recipe, target=TargetFormat.PNG).encode(picture, _HIGHEST_QUALITY)
+        return min(compressed, png, key=_size_bytes)
     return compressed
 
 
-def _squeeze(picture: Picture, recipe: _Recipe, quality: int, max_bytes: int) -> CompressedImage:
-    """Find the best that fits: by quality alone, else by as little fewer pixels as it takes."""
-    if fitting := _bisect(picture, recipe, (1, quality - 1), max_bytes):
-        return fitting
-    width, height = picture.size
-    for scale in _SCALES:
-        smaller = picture.resized((math.ceil(width * scale), math.ceil(height * scale)))
-        lowest = 1 if scale == _SCALES[-1] else min(quality, _LOWEST_QUALITY_WHILE_SHRINKING)
-        if fitting := _bisect(smaller, recipe, (lowest, quality), max_bytes):
-            return fitting
-    raise ImageError(
-        ErrorCode.MAX_BYTES_UNREACHABLE,
-        f"Even at half its size and the lowest quality the image has more than {max_bytes} bytes.",
-    )
+def _affordable_effort(picture: Picture, options: ImageOptions) -> Effort:
+    """Return the effort asked for, or the least for a huge image that may take several trials."""
+    pixels = math.prod(picture.size) * len(picture.frames)
+    return Effort.FAST if options.max_bytes and pixels > _MOST_PIXELS_OF_TRIALS else options.effort
 
 
-def _bisect(
-    picture: Picture, recipe: _Recipe, qualities: tuple[int, int], max_bytes: int
-) -> CompressedImage | None:
-    """Return the image of the best quality in a range that fits; None if the lowest doesn't."""
-    lowest, highest = (qualities[1],) * 2 if recipe.is_lossless else qualities
-    best = recipe.encode(picture, lowest)
-    if len(best.data) > max_bytes:
-        return None
-    while lowest < highest:
-        middle = (lowest + highest + 1) // 2
-        candidate = recipe.encode(picture, middle)
-        if len(candidate.data) <= max_bytes:
-            best, lowest = candidate, middle
-        else:
-            highest = middle - 1
-    return best
+def _quality(recipe: Recipe, options: ImageOptions) -> int:
+    """Return the number asked for, or the one that `auto` takes; PNG and GIF keep everything."""
+    if recipe.target not in _AUTO_QUALITY:
+        return _HIGHEST_QUALITY
+    return options.quality or _AUTO_QUALITY[recipe.target]
+
+
+def _encode(
+    source: Source, picture: Picture, recipe: Recipe, quality: int, options: ImageOptions
+) -> CompressedImage:
+    """Encode, as a WebP without a loss where that is smaller or nothing else is right.
+
+    A lossless WebP whose format is kept stays one unless the lossy one looks like it.
+    """
+    if recipe.target is TargetFormat.PNG and (reduced := _in_few_colours(picture, options)):
+        return reduced
+    if recipe.target is not TargetFormat.WEBP or not _is_lossless(source):
+        return recipe.encode(picture, quality)
+    exact = replace(recipe, is_lossless=True)
+    is_kept = options.format is OutputFormat.KEEP
+    if is_kept and (quality == _HIGHEST_QUALITY or len(picture.frames) > 1):
+        return exact.encode(picture, quality)
+    lossy = recipe.encode(picture, quality)
+    if is_kept and not likeness.looks_right(picture.frames[0], lossy.data):
+        return exact.encode(picture, quality)
+    if quality == _HIGHEST_QUALITY or _has_few_colours(picture):
+        return min(exact.encode(picture, quality), lossy, key=_size_bytes)
+    return lossy
+
+
+def _is_lossless(source: Source) -> bool:
+    return source.structure.is_lossless or source.format in _LOSSLESS_FORMATS
+
+
+def _has_few_colours(picture: Picture) -> bool:
+    """Tell drawings from photos; frames of an animation are packed as is best for each anyway."""
+    return len(picture.frames) == 1 and bool(picture.frames[0].getcolors(_FEW_COLOURS))
+
+
+def _size_bytes(image: CompressedImage) -> int:
+    return len(image.data)
+
+
+def _squeeze(
+    picture: Picture, recipe: Recipe, quality: int, compressed: CompressedImage, max_bytes: int
+) -> CompressedImage:
+    """Find the best that fits, starting from one that doesn't."""
+    if compressed.quality == "lossless" and recipe.target is TargetFormat.WEBP:
+        compressed = recipe.encode(picture, quality)
+        if len(compressed.data) <= max_bytes:
+            return compressed
+    return size_ceiling.fit(picture, recipe, quality, len(compressed.data), max_bytes)
 
 
 def _beat_input(
-    picture: Picture, recipe: _Recipe, quality: int, compressed: CompressedImage, input_bytes: int
+    picture: Picture, recipe: Recipe, quality: int, compressed: CompressedImage, input_bytes: int
 ) -> CompressedImage:
     """Lower the quality of an image that had to be turned until it is smaller than the input."""
-    while len(compressed.data) > input_bytes and not recipe.is_lossless:
-        quality -= _UPRIGHT_QUALITY_STEP
-        if quality < _LOWEST_UPRIGHT_QUALITY:
-            break
-        compressed = recipe.encode(picture, quality)
-    return compressed
+    if recipe.target is TargetFormat.PNG or compressed.quality == "lossless":
+        return compressed
+    qualities = _LOWEST_UPRIGHT_QUALITY, quality
+    return (
+        size_ceiling.lower(picture, recipe, qualities, len(compressed.data), input_bytes)
+        or compressed
+    )
 
 
 def _prefer_original(
@@ -277,3 +352,23 @@ def _prefer_original(
         # What it calls metadata, and is blank now, may have been the picture.
         image_loader.check(image_loader.open_source(bare, source.format, source.structure))
     return replace(compressed, data=bare, quality="original")
+
+
+def _hint(
+    compressed: CompressedImage, data: bytes, options: ImageOptions, limits: ImageLimits
+) -> str:
+    """Say what a PNG would have saved in another format, by trials with the least effort."""
+    is_huge = compressed.width * compressed.height > png_palette.LARGEST_PIXELS
+    if options.format is not OutputFormat.KEEP or compressed.format != TargetFormat.PNG or is_huge:
+        return ""
+    source = _open(data, limits)
+    if source.frames > 1:
+        return ""
+
+    def encode(target: OutputFormat) -> bytes:
+        asked = replace(options, format=target, effort=Effort.FAST, max_bytes=None)
+        return compress(data, asked, limits).data
+
+    return format_hint.hint(
+        len(compressed.data), encode, has_alpha=source.image.has_transparency_data
+    )
