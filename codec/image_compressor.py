@@ -357,7 +357,7 @@ def _prefer_original(
 def _hint(
     compressed: CompressedImage, data: bytes, options: ImageOptions, limits: ImageLimits
 ) -> str:
-    """Say what a PNG would have saved in another format, by trials with the least effort."""
+    """Say what a PNG would have saved in another format; a trial takes less than the PNG did."""
     is_huge = compressed.width * compressed.height > png_palette.LARGEST_PIXELS
     if options.format is not OutputFormat.KEEP or compressed.format != TargetFormat.PNG or is_huge:
         return ""
@@ -366,8 +366,7 @@ def _hint(
         return ""
 
     def encode(target: OutputFormat) -> bytes:
-        asked = replace(options, format=target, effort=Effort.FAST, max_bytes=None)
-        return compress(data, asked, limits).data
+        return compress(data, replace(options, format=target, max_bytes=None), limits).data
 
     return format_hint.hint(
         len(compressed.data), encode, has_alpha=source.image.has_transparency_data
