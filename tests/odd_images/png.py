@@ -174,7 +174,17 @@ ODD: dict[str, Odd] = {
         chart,
     ),
     "PNG, impossible gAMA and cHRM": Odd(
-        0, lambda: _colours(_gamma(0) + _chromaticities(*[0] * 8)), chart
+        0,
+        lambda: [
+            _of(chart(), chunk)
+            for chunk in (
+                _gamma(0),
+                _gamma(9),
+                _chromaticities(*[0] * 8),
+                _chromaticities(*[2**31] * 8),
+            )
+        ],
+        chart,
     ),
     "PNG, Display P3 by cICP": Odd(
         1,
