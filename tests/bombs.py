@@ -106,7 +106,7 @@ BOMBS: dict[str, tuple[bytes, str | None]] = {
     "a PNG with a gigabyte of XMP": (
         _png(8, 8, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + _GIGABYTE)), None),
     "a PNG with a gigabyte of profile": (
-        _png(8, 8, png_chunk(b"iCCP", b"p\0\0" + _GIGABYTE)), "decode_error"),
+        _png(8, 8, png_chunk(b"iCCP", b"p\0\0" + _GIGABYTE)), None),
     "a PNG of 200,000 chunks": (_png(8, 8, png_chunk(b"tEXt", b"a\0") * 200_000), "decode_error"),
     "an animation that says 2 billion frames": (
         _after(b"acTL", animation("PNG"), 4, b"\x7f\xff\xff\xff"), "too_many_frames"),
