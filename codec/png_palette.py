@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
+import numpy.ma  # `unique` would load it later, when no file can be opened
 import oxipng
 from numpy.typing import NDArray
 from PIL import Image
