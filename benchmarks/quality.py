@@ -26,7 +26,7 @@ from benchmarks.quality_curves import EqualScore  # noqa: E402  # likewise
 from benchmarks.quality_encoders import FORMATS, has_sharp, peers_and_ours  # noqa: E402
 from benchmarks.quality_photos import find, read_photos  # noqa: E402
 from benchmarks.quality_report import Table, write_page  # noqa: E402
-from benchmarks.quality_scores import JUDGES, Scores  # noqa: E402
+from benchmarks.quality_scores import BUTTERAUGLI, JUDGES, Scores  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.quality_report import Figure
@@ -40,9 +40,11 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     scores = Scores(ROOT / "benchmarks" / "quality-cache")
     started = time.perf_counter()
-    print(*(f"{judge}: {judges.describe(judge)}" for judge in JUDGES), sep="\n")
+    print("Judges:", ", ".join(f"{judge} by {judges.describe(judge)}" for judge in JUDGES))
     if not has_sharp():
         print("sharp is left out: node and npm are not there, or `npm ci` failed")
+    if BUTTERAUGLI not in JUDGES:
+        print("butteraugli is left out: libjxl's butteraugli_main is not on PATH")
     parts: list[Table | Figure] = []
     for name in arguments.parts:
         found = _measure(name, arguments, scores)

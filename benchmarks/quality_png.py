@@ -34,8 +34,7 @@ def measure(paths: Sequence[Path], scores: Scores) -> Table:
         "PNG",
         ["encoder", "bytes", "mean score", "lowest", "seconds", "what"],
         rows,
-        f"{len(paths)} images; bytes to the input's, geometric mean; transparent ones scored over "
-        "white and over black, the lower counts.",
+        f"{len(paths)} images; bytes to the input's, geometric mean.",
     )
 
 

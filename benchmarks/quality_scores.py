@@ -10,8 +10,6 @@ import hashlib
 import threading
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image
-
 from benchmarks import judges
 from benchmarks.quality_photos import seen
 
@@ -19,16 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from PIL import Image
+
 Judge = str
 SSIMULACRA2: Final[Judge] = "ssimulacra2"
 BUTTERAUGLI: Final[Judge] = "butteraugli"
 MS_SSIM: Final[Judge] = "ms_ssim_luma"
-JUDGES: Final[dict[Judge, Callable[[Image.Image, Image.Image], float]]] = {
+_JUDGES: Final[dict[Judge, Callable[[Image.Image, Image.Image], float]]] = {
     SSIMULACRA2: judges.ssimulacra2,
     BUTTERAUGLI: judges.butteraugli,
     MS_SSIM: judges.ms_ssim_luma,
 }
-_GROUNDS: Final = ("#ffffff", "#202020")  # what transparency is looked at over; the worse counts
+JUDGES: Final = [judge for judge in _JUDGES if judges.describe(judge) != "nobody"]
 
 
 class Scores:
@@ -57,12 +57,5 @@ class Scores:
 
 
 def _judge(judge: Judge, source: Image.Image, output: Image.Image) -> float:
-    if "RGBA" not in {source.mode, output.mode}:
-        return JUDGES[judge](source, output)
-    worst = max if judge == BUTTERAUGLI else min  # a distance; the others are likenesses
-    return worst(JUDGES[judge](_over(source, ground), _over(output, ground)) for ground in _GROUNDS)
-
-
-def _over(image: Image.Image, ground: str) -> Image.Image:
-    backdrop = Image.new("RGBA", image.size, ground)
-    return Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
+    mode = "RGBA" if "RGBA" in {source.mode, output.mode} else "RGB"
+    return _JUDGES[judge](source.convert(mode), output.convert(mode))
