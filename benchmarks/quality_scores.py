@@ -47,7 +47,7 @@ class Scores:
     def of(self, judge: Judge, source: bytes, output: bytes) -> float:
         """Return the score of an output, both given as the bytes of an image file."""
         contents = b"".join(hashlib.sha256(data).digest() for data in (source, output))
-        key = hashlib.sha256(f"{judges.describe(judge)} ".encode() + contents).hexdigest()
+        key = hashlib.sha256(f"{judge} {judges.describe(judge)}".encode() + contents).hexdigest()
         if key not in self._known:
             score = _judge(judge, seen(source), seen(output))
             with self._lock, self._path.open("a") as file:
