@@ -1,8 +1,9 @@
-"""Writes an ICC profile for colours that a file describes in numbers instead.
+"""Finds what an image says of its colours: an ICC profile, or numbers that one is written for.
 
 PNG and AVIF may name primaries and a transfer function by code points (ITU-T H.273), PNG also
 by chromaticities and a power. With a profile they are read like every other image: see
-`image_colour`. Owns those tables and the bytes of a small matrix profile (ICC.1 version 2).
+`image_colour`. Owns the order of what is told twice, those tables, and the bytes of a small
+matrix profile (ICC.1 version 2).
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from codec import image_colour
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from PIL import Image
+
+    from codec.container_structure import Structure
 
 Chromaticities = tuple[float, ...]
 """x and y of white, red, green and blue, as in a PNG's `cHRM`."""
@@ -70,6 +77,27 @@ _TRANSFERS: dict[int, Callable[[float], float]] = {
     16: _pq,
     18: _hlg,
 }
+
+
+def find(image: Image.Image, mode: str, structure: Structure) -> bytes | None:
+    """Return the profile of an opened image of a mode, in the file's words or for its numbers.
+
+    Of several, a PNG means its code points, then the profile, then what says sRGB, then the rest
+    (third edition, section 4.3); an AVIF means the profile.
+    """
+    is_grey = image_colour.base_mode(mode) == "L"
+    info = image.info
+    told = info.get("icc_profile") or None
+    described = None
+    if structure.code_points:
+        described = from_code_points(*structure.code_points, is_grey=is_grey)
+    if image.format != "PNG":
+        return told or described
+    if described is None and told is None and "srgb" not in info:
+        chromaticities, gamma = info.get("chromaticity"), info.get("gamma")
+        if chromaticities or gamma:
+            return from_gamma(chromaticities, gamma, is_grey=is_grey)
+    return described or told
 
 
 @lru_cache(maxsize=16)

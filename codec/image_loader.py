@@ -52,7 +52,7 @@ _NO_MORE_JPEG = bytes(16)
 # Metadata can cost more than the picture: what unpacks to a gigabyte, or comes in a million pieces.
 _OPENED_BARE = frozenset([SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.GIF])
 _LARGEST_TILE_PIXELS = 1 << 24  # of a TIFF: decoded whole, however small the image is
-_REDUCING_GAP = 2.0  # how much larger than asked a picture may be decoded, scarcely to be seen
+_REDUCING_GAP = 3.0  # how much larger than asked a picture may be decoded, hardly to be seen
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -132,7 +132,7 @@ def open_source(data: bytes, source_format: SourceFormat, structure: Structure) 
     if source_format is SourceFormat.TIFF:
         _check_tiff(image, len(data))
     mode = _mode(image, data)
-    profile = _read_profile(image, mode, structure)
+    profile = colour_profile.find(image, mode, structure)
     if profile is not None and not image_colour.is_foreign(profile, mode):
         profile = None
     return Source(
@@ -251,27 +251,6 @@ def _mend_png_transparency(source: Source) -> None:
         source.image.info["transparency"] = transparent * 255 // ((1 << depth) - 1) & 255
     elif source.image.mode == "RGB" and depth == 16:
         source.image.info["transparency"] = tuple(level >> 8 for level in transparent)
-
-
-def _read_profile(image: Image.Image, mode: str, structure: Structure) -> bytes | None:
-    """Return what tells the meaning of the colours: in the file's words, or for its numbers.
-
-    Of several, a PNG means its code points, then the profile, then what says sRGB, then the rest
-    (third edition, section 4.3); an AVIF means the profile.
-    """
-    is_grey = image_colour.base_mode(mode) == "L"
-    info = image.info
-    told = info.get("icc_profile") or None
-    described = None
-    if structure.code_points:
-        described = colour_profile.from_code_points(*structure.code_points, is_grey=is_grey)
-    if image.format != "PNG":
-        return told or described
-    if described is None and told is None and "srgb" not in info:
-        chromaticities, gamma = info.get("chromaticity"), info.get("gamma")
-        if chromaticities or gamma:
-            return colour_profile.from_gamma(chromaticities, gamma, is_grey=is_grey)
-    return described or told
 
 
 def _read_orientation(block: bytes) -> int:

@@ -15,7 +15,7 @@ from tests.images import opened, saved
 
 # Of 255, over rings down to the finest that a picture can have. Photos, whose finest detail is
 # faint, differ by a tenth of that.
-SHARP = 6
+SHARP = 3
 NOT_SHARP = 9
 
 
