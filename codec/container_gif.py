@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from codec.container_structure import Part, Structure, bounded, broken, count_frame, cut_short
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 
 _CONTROL, _APPLICATION, _PLAIN_TEXT = b"!\xf9", b"!\xff", b"!\x01"
 _LOOP_EXTENSIONS = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0")
+
+LEAVE, CLEAR, RESTORE = 1, 2, 3  # what becomes of a frame before the next one is drawn
+
+
+class Frame(NamedTuple):
+    """A frame as an image of its own, and what is done with it on the canvas."""
+
+    gif: bytes
+    left: int
+    top: int
+    disposal: int
+    duration: int  # milliseconds
 
 
 def _colour_table_size(flags: int) -> int:
@@ -67,6 +79,26 @@ def survey(data: bytes, max_frames: int) -> Structure:
     if not frames or not width or not height:
         raise broken("it has no picture in it")
     return Structure(end, width, height, frames)
+
+
+def split(data: bytes) -> Iterator[Frame]:
+    """Yield the frames of a surveyed image, each a GIF of one."""
+    tables = data[10 : _head_size(data)]
+    control = b""
+    for kind, start, end in _blocks(data):
+        block = data[start:end]
+        if kind == _CONTROL and len(block) == 8:
+            control = block
+        elif kind == _PLAIN_TEXT:
+            control = b""
+        elif kind == b",":
+            left, top = struct.unpack_from("<HH", block, 1)
+            flags, delay = struct.unpack_from("<BH", control.ljust(8, b"\0"), 3)
+            alone = b"".join(
+                [b"GIF89a", block[5:9], tables, control, b",\0\0\0\0", block[5:], b";"]
+            )
+            yield Frame(alone, left, top, flags >> 2 & 7, delay * 10)
+            control = b""
 
 
 def strip(data: bytes) -> bytes:

@@ -56,6 +56,7 @@ _MOST_PIXELS = {
     TargetFormat.AVIF: (16_000_000, 50_000_000),
     TargetFormat.WEBP: (25_000_000, 50_000_000),
 }
+_WEBP_HAS_ALPHA = 0x10  # a flag of its VP8X chunk (RFC 9649)
 _MOST_MINIMISED_PIXELS = 16_000_000  # of a WebP animation: a million take half a second at most
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
 _FEWEST_GIF_COLOURS = 8
@@ -125,17 +126,22 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:
-    method, pixels = _WEBP_METHODS[effort], math.prod(picture.size) * len(picture.frames)
+    method = _WEBP_METHODS[effort]
     if is_lossless:
         method, quality = _LOSSLESS_WEBP[effort]  # `quality` is how hard it tries
     settings: dict[str, Any] = {"quality": quality, "lossless": is_lossless, "method": method}
-    if len(picture.frames) > 1:
-        settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
-        # Each frame lossless where that is smaller; and without frames that are whole ones only
-        # for those who want to begin in the middle.
-        settings["allow_mixed"] = not is_lossless
-        settings["minimize_size"] = effort is not Effort.FAST and pixels <= _MOST_MINIMISED_PIXELS
-    return _save(picture.frames[0], "WEBP", **settings)
+    if len(picture.frames) == 1:
+        return _save(picture.frames[0], "WEBP", **settings)
+    pixels = math.prod(picture.size) * len(picture.frames)
+    settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
+    settings["allow_mixed"] = not is_lossless  # each frame lossless where that is smaller
+    # Whole frames in between would be for those who want to begin in the middle.
+    settings["minimize_size"] = effort is not Effort.FAST and pixels <= _MOST_MINIMISED_PIXELS
+    webp = _save(picture.frames[0], "WEBP", **settings)
+    if picture.has_alpha and webp[12:16] == b"VP8X":
+        # libwebp looks for alpha in what it writes of a frame, not in what is left out around it.
+        webp = webp[:20] + bytes([webp[20] | _WEBP_HAS_ALPHA]) + webp[21:]
+    return webp
 
 
 def _subsampling(target: TargetFormat, quality: int) -> str:

@@ -27,7 +27,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from codec import colour_profile, container_png, image_colour, image_metadata, jpeg_scans
+from codec import (
+    colour_profile,
+    container_png,
+    gif_canvas,
+    image_colour,
+    image_metadata,
+    jpeg_scans,
+)
 from codec.container_structure import LARGEST_PROFILE_BYTES, Structure, broken, cut_short
 from codec.image_format import SourceFormat, unsupported
 from errors import ErrorCode, ImageError
@@ -153,6 +160,8 @@ def load(source: Source, size: tuple[int, int], *, is_animated: bool) -> Picture
     """
     with _blaming_the_image(source.data, source.format):
         _check_png_pixels(source)
+        if source.format is SourceFormat.GIF:
+            return _load_gif(source, size, is_animated=is_animated)
         if source.frames == 1 or not is_animated:
             return Picture([_detach(_load_frame(source, size), source)], [0])
         return _load_animation(source, size)
@@ -186,17 +195,33 @@ def _load_animation(source: Source, size: tuple[int, int]) -> Picture:
         duration = source.image.info.get("duration", 0)
         frames.append(_detach(frame, source))
         durations.append(round(duration))
+    return Picture(_in_one_mode(frames), durations, _read_plays(source))
+
+
+def _load_gif(source: Source, size: tuple[int, int], *, is_animated: bool) -> Picture:
+    frames, durations = [], []
+    for drawn, duration in gif_canvas.draw(source.data, source.size):
+        frame = image_colour.without_unused_alpha(drawn)
+        if frame.size != size:
+            frame = frame.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+        frames.append(frame)
+        durations.append(duration)
+        if not is_animated:
+            break
+    return Picture(_in_one_mode(frames), durations, _read_plays(source))
+
+
+def _in_one_mode(frames: list[Image.Image]) -> list[Image.Image]:
     modes = {frame.mode for frame in frames}
-    if len(modes) > 1:
-        mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
-        frames = [frame.convert(mode) for frame in frames]
-    return Picture(frames, durations, _read_plays(source))
+    if len(modes) == 1:
+        return frames
+    mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
+    return [frame.convert(mode) for frame in frames]
 
 
 def _detach(frame: Image.Image, source: Source) -> Image.Image:
     """Return pixels alone, without metadata; a file of several frames would give them all."""
-    has_more = source.format is SourceFormat.GIF or getattr(source.image, "is_animated", False)
-    if frame is source.image and has_more:
+    if frame is source.image and getattr(source.image, "is_animated", False):
         frame = frame.copy()
     frame.info = {}
     return frame
