@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from settings import Settings
 
 CODEC: Final = Path(__file__).parent / "codec"
-LIBRARIES: Final = ("numpy", "pillow", "pyoxipng")  # that decide on an output's bytes
+# Those that decide on an output's bytes.
+LIBRARIES: Final = ("mozjpeg-lossless-optimization", "numpy", "pillow", "pyoxipng")
 
 
 @dataclass(frozen=True, slots=True)

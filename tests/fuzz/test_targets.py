@@ -23,6 +23,7 @@ from csv_validator import ProductReader
 from decoder import decoder_pool
 from decoder.decoder_protocol import pack
 from fetching import image_downloader
+from fetching.source_response import Validators
 from httpd import http_protocol
 from tests.fuzz import addresses, pictures, products
 from tests.fuzz.seeds import SEEDS
@@ -110,7 +111,12 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
     "service_connection": (server, "parse_limit", lambda _: 1 / 0, SEEDS["service_connection"][3]),
-    "origin_answer": (image_downloader, "validator", lambda *_: "\0", SEEDS["origin_answer"][0]),
+    "origin_answer": (
+        image_downloader,
+        "validators",
+        lambda url, _: Validators(url, "\0", None),
+        SEEDS["origin_answer"][0],
+    ),
     "image_container": (
         pictures,
         "strip",

@@ -53,6 +53,9 @@ def test_what_is_recorded_has_a_column(names: tuple[str, ...]) -> None:
 
 
 def test_a_repeated_image_takes_over_every_result() -> None:
-    """What an outcome says of the image's bytes or failure is copied to its repetitions."""
+    """What an outcome says of the image's bytes or failure is copied to its repetitions, but for
+    what lets a later request find it: that is to find one of them.
+    """
     own = {"request_id", "n", "fence", "attempts", "state", "retry_seconds", "reused"}
+    own |= {"source_url", "source_sha256", "reuse_key"}
     assert set(RESULT_COLUMNS) == set(Outcome.__dataclass_fields__) - own
