@@ -82,7 +82,9 @@ def test_a_logo_gets_four_bits_a_pixel() -> None:
 def test_a_lower_score_is_had_from_fewer_colours() -> None:
     """A quality that is asked for is not exceeded for nothing."""
     art = drawn()
-    assert colour_count(reduced(art, 40)) < colour_count(reduced(art, 90))
+    few, more = reduced(art, 40), reduced(art, 90)
+    assert colour_count(few) < colour_count(more)
+    assert ssimulacra2.score(art, more) >= 90
 
 
 def test_a_photo_keeps_its_colours() -> None:
@@ -92,9 +94,9 @@ def test_a_photo_keeps_its_colours() -> None:
 
 def test_bands_are_no_way_to_save() -> None:
     """A palette that scores enough is refused for steps where the picture is smooth."""
-    soft = gradient((20, 40, 120), (20, 40, 120), (140, 180, 240), (140, 180, 240))
-    assert ssimulacra2.score(soft, png_palette.fit(soft, 64)) > AUTO
-    assert colour_count(reduced(soft)) > 64
+    soft = gradient((90, 100, 120), (90, 100, 120), (150, 170, 200), (150, 170, 200))
+    assert ssimulacra2.score(soft, png_palette.fit(soft, 32)) > AUTO
+    assert colour_count(reduced(soft)) > 32
 
 
 def test_a_gradient_of_many_colours_stays() -> None:
@@ -122,6 +124,7 @@ def test_alpha_of_a_cut_out_stays_to_the_bit(least_score: float) -> None:
     few = reduced(cut_out, least_score)
     assert few.getchannel("A").tobytes() == cut_out.getchannel("A").tobytes()
     assert colour_count(few.convert("RGB")) <= 256
+    assert {few.getpixel((x, 0)) for x in range(SIDES[0])} == {(0, 0, 0, 0)}
     stored = squeezed(saved(cut_out, "PNG"))
     assert stored.quality == "palette"
     alpha = opened(stored.data).convert("RGBA").getchannel("A")
@@ -151,9 +154,10 @@ def test_small_images_of_every_mode(size: tuple[int, int], mode: str) -> None:
 
 def test_the_background_stays_what_it_is() -> None:
     """The colour that is most of its neighbourhood is not mixed with it."""
-    art = drawn(discs=8)
-    few = png_palette.fit(art, 16)
-    assert max(few.getcolors() or [])[1] == max(art.getcolors(1 << 24) or [])[1]
+    levels = np.full((100, 100, 3), (244, 245, 247), np.uint8)
+    levels[:45] = np.linspace(180, 255, 45, dtype=np.uint8)[:, None, None]
+    few = png_palette.fit(Image.fromarray(levels), 3)
+    assert few.getpixel((50, 80)) == (244, 245, 247)
 
 
 def test_very_many_colours_are_counted_coarsely() -> None:
@@ -173,9 +177,19 @@ def test_the_same_picture_gives_the_same_colours() -> None:
     assert art.tobytes() == before
 
 
-def test_a_huge_picture_is_not_looked_at() -> None:
+def test_a_huge_picture_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time and memory go into packing it."""
-    assert png_palette.reduce(Image.new("L", (5001, 5000)), AUTO) is None
+    monkeypatch.setattr(png_palette, "LARGEST_PIXELS", SIDES[0] * SIDES[1] - 1)
+    assert png_palette.reduce(drawn(), AUTO) is None
+    assert squeezed(saved(drawn(), "PNG")).quality == "lossless"
+
+
+def test_colours_that_save_nothing_are_kept() -> None:
+    """Where alpha takes the bytes, fewer colours are no gain."""
+    art = drawn(mode="RGBA")
+    noise = np.random.default_rng(1).integers(1, 256, SIDES[::-1], np.uint8)
+    art.putalpha(Image.fromarray(noise))
+    assert png_palette.reduce(art, AUTO) is None
 
 
 def test_a_higher_quality_wants_a_higher_score() -> None:
@@ -194,6 +208,12 @@ def test_art_is_stored_with_a_palette() -> None:
     assert opened(few.data).mode == "P"
     assert opened(exact.data).convert("RGB").tobytes() == drawn().tobytes()
     assert squeezed(png).data == few.data
+
+
+def test_full_quality_asks_for_no_palette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where any would do."""
+    monkeypatch.setattr(png_palette, "score_for", lambda _: 30.0)
+    assert squeezed(saved(drawn(), "PNG"), quality=100).quality == "lossless"
 
 
 def test_photos_and_animations_lose_nothing() -> None:
@@ -241,3 +261,12 @@ def test_a_format_that_can_not_be_is_not_named() -> None:
     assert said == "As JPEG it would have about 70 % fewer bytes."
     assert format_hint.hint(59_000, encode, has_alpha=False) == ""
     assert format_hint.hint(100_000, encode, has_alpha=True) == ""
+
+
+def test_a_small_file_costs_no_trial() -> None:
+    """There is nothing worth a sentence to be saved."""
+
+    def encode(target: OutputFormat) -> bytes:
+        raise AssertionError(target)
+
+    assert format_hint.hint(10_000, encode, has_alpha=False) == ""
