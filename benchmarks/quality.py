@@ -65,11 +65,11 @@ def _arguments() -> argparse.Namespace:
         "--photos", type=int, default=30, help="of each kind, evenly spaced; 0: all"
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=0.5, help="only the middle of larger ones; 0: whole"
+        "--max-megapixels", type=float, default=0.3, help="only the middle of larger ones; 0: whole"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
-    parser.add_argument("--rounds", type=int, default=5, help="of processor time")
+    parser.add_argument("--rounds", type=int, default=3, help="of processor time")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks" / "quality-report", help="of the page"
     )
