@@ -49,7 +49,7 @@ class Scores:
         contents = b"".join(hashlib.sha256(data).digest() for data in (source, output))
         key = hashlib.sha256(f"{judge} {judges.describe(judge)}".encode() + contents).hexdigest()
         if key not in self._known:
-            score = _judge(judge, seen(source), seen(output))
+            score = float(_judge(judge, seen(source), seen(output)))
             with self._lock, self._path.open("a") as file:
                 file.write(f"{key} {score!r}\n")
                 self._known[key] = score
