@@ -204,7 +204,7 @@ def _mosaic(pixels: NDArray[_Number], most: int) -> NDArray[_Number]:
     chosen = np.flatnonzero(~is_flat) if not is_flat.all() else np.zeros(1, np.intp)
     most_tiles = most // _TILE**2
     if len(chosen) > most_tiles:
-        chosen = np.sort(np.random.default_rng(0).choice(chosen, most_tiles, replace=False))
+        chosen = chosen[np.linspace(0, len(chosen) - 1, most_tiles).astype(np.intp)]
     across = math.ceil(math.sqrt(len(chosen)))
     down = math.ceil(len(chosen) / across)
     shown = tiles[np.resize(chosen, across * down)].reshape(down, across, _TILE, _TILE)
