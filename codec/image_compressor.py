@@ -23,6 +23,7 @@ from codec import (
     image_metadata,
     likeness,
     png_palette,
+    quality_predictor,
     size_ceiling,
 )
 from codec.image_encoder import TargetFormat
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from codec.image_loader import Source
     from request_options import ImageOptions
 
-# `auto`: qualities at which photos of each format look about the same.
-_AUTO_QUALITY = {TargetFormat.JPEG: 75, TargetFormat.WEBP: 80, TargetFormat.AVIF: 60}
+_LOSSY = frozenset([TargetFormat.JPEG, TargetFormat.WEBP, TargetFormat.AVIF])
 _HIGHEST_QUALITY = 100
 _FEWEST_COLOURS = 8  # of a PNG
 _LOSSLESS_FORMATS = frozenset(
@@ -242,7 +242,7 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
     if target is TargetFormat.JPEG:
         picture = picture.flattened(options.background)
     recipe = Recipe(target, _affordable_effort(picture, options))
-    quality = _quality(recipe, options)
+    quality = _quality(picture, recipe, options)
     compressed = _encode(source, picture, recipe, quality, options)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
         return _squeeze(picture, recipe, quality, compressed, options.max_bytes)
@@ -263,11 +263,11 @@ def _affordable_effort(picture: Picture, options: ImageOptions) -> Effort:
     return Effort.FAST if options.max_bytes and pixels > _MOST_PIXELS_OF_TRIALS else options.effort
 
 
-def _quality(recipe: Recipe, options: ImageOptions) -> int:
+def _quality(picture: Picture, recipe: Recipe, options: ImageOptions) -> int:
     """Return the number asked for, or the one that `auto` takes; PNG and GIF keep everything."""
-    if recipe.target not in _AUTO_QUALITY:
+    if recipe.target not in _LOSSY:
         return _HIGHEST_QUALITY
-    return options.quality or _AUTO_QUALITY[recipe.target]
+    return options.quality or quality_predictor.predict(picture, recipe.target, recipe.effort)
 
 
 def _encode(

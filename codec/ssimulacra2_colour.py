@@ -30,7 +30,7 @@ _DENOMINATOR = (
     *(1.076976492e00, 2.631846970e-01),
 )
 # What long, medium and short cones take of linear red, green and blue, and what they add.
-_CONES: Final = np.array(
+CONES: Final = np.array(
     [
         [0.30, 0.622, 0.078],
         [0.23, 0.692, 0.078],
@@ -38,7 +38,7 @@ _CONES: Final = np.array(
     ],
     np.float32,
 )
-_BIAS = np.float32(0.0037930732552754493)
+BIAS = np.float32(0.0037930732552754493)
 _THIRD = np.float32(1 / 3)
 
 
@@ -58,7 +58,7 @@ def linear_strips(image: Image.Image, background: float) -> Iterator[Floats]:
         strip = image.crop((0, top, image.width, bottom))
         bands = np.stack([np.asarray(band) for band in strip.split()])
         if len(bands) == 3:
-            yield _LINEAR[bands]
+            yield LINEAR[bands]
         else:
             colours, alpha = np.split(bands * np.float32(1 / 255), [3])
             yield _linear(alpha * colours + (1 - alpha) * np.float32(background))
@@ -79,8 +79,8 @@ def xyb(linear: Floats, wanted: Collection[int]) -> Floats:
     """Return the wanted components in their order, brought near the range 0 to 1; B is less Y."""
     red, green, blue = linear.astype(np.float64)
     long, medium, *short = (
-        _cube_root(_fused(red, of_red, _fused(green, of_green, _fused(blue, of_blue, _BIAS))))
-        for of_red, of_green, of_blue in _CONES[: 3 if B in wanted else 2]
+        _cube_root(_fused(red, of_red, _fused(green, of_green, _fused(blue, of_blue, BIAS))))
+        for of_red, of_green, of_blue in CONES[: 3 if B in wanted else 2]
     )
     luma = (long + medium) / 2
     planes = []
@@ -94,14 +94,14 @@ def xyb(linear: Floats, wanted: Collection[int]) -> Floats:
 
 
 def _cube_root(values: Floats) -> Floats:
-    """Return the cube roots less that of `_BIAS`, by libjxl's iterations for x^(-1/3)."""
+    """Return the cube roots less that of `BIAS`, by libjxl's iterations for x^(-1/3)."""
     guess = 0x54800000 - (values.view(np.int32) >> 23) * 0x2AAAAA
     root = guess.view(np.float32)
     thirds = values * -_THIRD
     for _ in range(3):
         root = _fused(thirds, _fourth_power(root), root * np.float32(4 / 3))
     root = _fused(_fused(-values, _fourth_power(root), root), _THIRD, root)
-    return _fused(root * root, values, -np.cbrt(_BIAS))
+    return _fused(root * root, values, -np.cbrt(BIAS))
 
 
 def _fourth_power(values: Floats) -> Floats:
@@ -133,4 +133,4 @@ def _fused(
     return product.astype(np.float32)
 
 
-_LINEAR: Final[Floats] = _linear(np.arange(256, dtype=np.float32) * np.float32(1 / 255))
+LINEAR: Final[Floats] = _linear(np.arange(256, dtype=np.float32) * np.float32(1 / 255))

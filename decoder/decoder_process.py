@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -86,10 +87,11 @@ def _enter_cage(limits: ImageLimits, seconds: float, service: int) -> set[Bar]:
 
 def _use_codecs(limits: ImageLimits) -> None:
     """Use every codec once: what they load lazily and the threads they start are then there."""
+    large_enough = replace(limits, max_pixels=max(limits.max_pixels, 32 * 32))
     for target in OutputFormat:
         sample = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(sample, "TIFF" if target is OutputFormat.KEEP else target)
-        compress(sample.getvalue(), ImageOptions(format=target, max_width=4), limits)
+        Image.new("RGB", (32, 32)).save(sample, "TIFF" if target is OutputFormat.KEEP else target)
+        compress(sample.getvalue(), ImageOptions(format=target, max_width=16), large_enough)
 
 
 def _silence_libraries(nowhere: int) -> None:

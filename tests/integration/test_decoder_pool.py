@@ -494,7 +494,13 @@ def test_closing_ends_images_under_way() -> None:
 def start_decoder(seconds: float = 30) -> subprocess.Popen[bytes]:
     """Start the program itself, and wait until it is ready."""
     program = [sys.executable, "-m", "decoder.decoder_process", "2000000", "20", str(seconds)]
-    process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        program,
+        cwd=ROOT,
+        env=decoder_handle._ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout
     header = process.stdout.read(decoder_protocol.HEADER_BYTES)
     message_bytes, _ = decoder_protocol.unpack_header(header, 0)
