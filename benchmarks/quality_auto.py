@@ -14,6 +14,7 @@ from benchmarks.quality_encoders import EFFORTS, Encoded, Encoder, Tools
 from benchmarks.quality_photos import seen
 from benchmarks.quality_report import Figure, Table, worst_crop
 from benchmarks.quality_scores import SSIMULACRA2, Scores
+from codec.quality_predictor import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from benchmarks.quality_photos import Photo
 
-AIM: Final = 75.0
 NEAR: Final = 4.0
 _WORST: Final = 5
 _SHOWN_EFFORT: Final = "balanced"
