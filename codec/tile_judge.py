@@ -51,7 +51,7 @@ class Sample:
         width, height = frame.size
         wanted = min(max(width * height // pixels_per_tile, _FEWEST_TILES), most_tiles)
         wide, high = (min(_TILE, side // _GRID * _GRID) for side in frame.size)
-        columns = min(max(round(math.sqrt(wanted * width / height)), 1), width // wide)
+        columns = min(max(round(math.sqrt(wanted * width / height)), 1), width // wide, wanted)
         rows = min(max(round(wanted / columns), 1), height // high)
         image = Image.new(frame.mode, (wide, rows * columns * high))
         for index, (row, column) in enumerate(product(range(rows), range(columns))):
