@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from PIL import Image, ImageDraw
 
@@ -46,7 +48,8 @@ def test_tiles_stand_evenly(
     rows, columns = grid
     assert (sample.rows, sample.columns) == grid
     assert sample.image.size == (tile[0], tile[1] * rows * columns)
-    corners = [sample.image.getpixel((0, index * tile[1])) for index in range(rows * columns)]
+    pixels: Any = sample.image.load()
+    corners = [pixels[0, index * tile[1]] for index in range(rows * columns)]
     lefts = sorted({corner[0] for corner in corners})
     tops = sorted({corner[1] for corner in corners})
     assert corners == [(left, top, 0) for top in tops for left in lefts]
