@@ -16,11 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as in a decoder
 
 import numpy as np
 from PIL import Image
@@ -49,7 +52,8 @@ _TOLERANCE: Final = 4.0  # points of score
 _SLOPES: Final = (0.05, 1.5)  # beyond these they count no less and no more
 _PENALTY: Final = 0.003
 _MARGIN: Final = 5  # levels beyond what photos took
-_TRIALS: Final = {TargetFormat.JPEG: 65, TargetFormat.WEBP: 45, TargetFormat.AVIF: 50}  # levels
+# The levels at which tiles tell most of the aim.
+_TRIALS: Final = {TargetFormat.JPEG: 65, TargetFormat.WEBP: 45, TargetFormat.AVIF: 50}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +135,9 @@ def _bracket(score: Callable[[int], float]) -> tuple[int, int] | None:
 
 def fit(observations: list[Observation], trial: int) -> Formula:
     """Fit a formula: weighted least squares with a small penalty on the standardised weights."""
-    features = np.array([seen.features for seen in observations])
-    levels = np.array([seen.level for seen in observations])
-    importance = np.array([seen.importance for seen in observations])
+    features = np.array([one.features for one in observations])
+    levels = np.array([one.level for one in observations])
+    importance = np.array([one.importance for one in observations])
     means, spreads = features.mean(axis=0), features.std(axis=0) + 1e-9
     standard = (features - means) / spreads
     weighted = np.column_stack([standard, np.ones(len(levels))]) * importance[:, None]
@@ -155,15 +159,15 @@ def fit(observations: list[Observation], trial: int) -> Formula:
 
 def cross_validate(observations: list[Observation], trial: int) -> list[tuple[float, bool]]:
     """Return for each observation the miss of a formula without its photo, and if it is whole."""
-    photos = sorted({seen.photo for seen in observations})
+    photos = sorted({one.photo for one in observations})
     misses = []
     for fold in range(_FOLDS):
         left_out = set(photos[fold::_FOLDS])
-        formula = fit([seen for seen in observations if seen.photo not in left_out], trial)
+        formula = fit([one for one in observations if one.photo not in left_out], trial)
         misses += [
-            (seen.miss(formula.level(seen.features)), seen.is_whole)
-            for seen in observations
-            if seen.photo in left_out
+            (one.miss(formula.level(one.features)), one.is_whole)
+            for one in observations
+            if one.photo in left_out
         ]
     return misses
 
@@ -179,7 +183,8 @@ def main(arguments: list[str]) -> None:
     paths = find(options.folder, _SUFFIXES, options.photos)
     print(f"{len(paths)} photos, scores by {judges.describe('ssimulacra2')}")
     for target in (TargetFormat.JPEG, TargetFormat.WEBP, TargetFormat.AVIF):
-        for effort in Effort:
+        # JPEG's efforts give the same pixels.
+        for effort in [Effort.BALANCED] if target is TargetFormat.JPEG else Effort:
             if {target.value, f"{target}/{effort}"} & set(options.only.split(",")):
                 observations = _observe_all(paths, target, effort, options.memory)
                 if observations:
@@ -194,10 +199,11 @@ def _observe_all(
     known: dict[str, tuple[float, float] | None] = (
         json.loads(memory.read_text()) if memory.exists() else {}
     )
+    judge = judges.describe("ssimulacra2")
     observations = []
     for path in paths:
         for name, image in pictures(path):
-            key = f"{path.name} {name} {target} {effort}"
+            key = f"{path.name} {name} {target} {effort} {judge}"
             if key not in known:
                 known[key] = search(image, target, effort)
                 memory.write_text(json.dumps(known))
@@ -215,7 +221,7 @@ def _tell(observations: list[Observation], target: TargetFormat, effort: Effort)
     misses = cross_validate(observations, trial)
     print(f"\n    (TargetFormat.{target.name}, Effort.{effort.name}): {formula},")
     for name, whole in (("whole photos", True), ("made smaller", False)):
-        fixed = [seen.miss(formula.usual) for seen in observations if seen.is_whole is whole]
+        fixed = [one.miss(formula.usual) for one in observations if one.is_whole is whole]
         predicted = [miss for miss, is_whole in misses if is_whole is whole]
         for kind, errors in ((f"always {formula.usual}", fixed), ("auto", predicted)):
             _tell_of(f"{name}, {kind}", np.array(errors))
