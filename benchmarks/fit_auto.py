@@ -81,8 +81,8 @@ class Observation:
         return min(max(self.slope / levels, _SLOPES[0]), _SLOPES[1])
 
     def miss(self, level: float) -> float:
-        """Return by how many points of score a level misses the aim."""
-        return self.slope * (to_quality(self.target, level) - self.quality)
+        """Return by about how many points of score a level misses the aim."""
+        return min(self.slope, _SLOPES[1]) * (to_quality(self.target, level) - self.quality)
 
 
 def pictures(path: Path) -> Iterator[tuple[str, Image.Image]]:
