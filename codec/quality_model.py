@@ -62,7 +62,7 @@ FORMULAS: Final = {(TargetFormat.JPEG, effort): _JPEG for effort in Effort} | {
     ),
     (TargetFormat.WEBP, Effort.BALANCED): Formula(
         45, 58, 20, 79, 242.12,
-        (-1.1975, -0.0179, -13.6636, -26.5774, -7.0832, -36.4552, -6.6184, -15.3646, -11.2611, 1.1861),
+        (-1.1975, -0.0179, -13.664, -26.577, -7.083, -36.455, -6.618, -15.365, -11.261, 1.1861),
     ),
     (TargetFormat.WEBP, Effort.BEST): Formula(
         45, 58, 23, 81, 133.84,
