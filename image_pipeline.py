@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import image_queue
 from address_policy import parse_source_url
-from codec.image_compressor import ImageLimits
+from codec.compressed_image import ImageLimits
 from decoder.decoder_pool import DecoderPool
 from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from async_database import AsyncDatabase
-    from codec.image_compressor import CompressedImage
+    from codec.compressed_image import CompressedImage
     from decoder.decoder_cage import Bar
     from output_files import OutputFiles
     from politeness.origin_gate import OriginGate

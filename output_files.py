@@ -21,7 +21,7 @@ from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_ima
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codec.image_compressor import CompressedImage
+    from codec.compressed_image import CompressedImage
     from database_helper import Database
     from image_queue import ClaimedImage
     from image_store import ImageStore, StoredObject

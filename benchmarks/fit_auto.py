@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import judges
 from benchmarks.quality_photos import find, seen
 from codec import image_encoder
-from codec.image_encoder import TargetFormat
+from codec.image_format import TargetFormat
 from codec.image_loader import Picture
 from codec.quality_model import Formula, to_level, to_quality
 from codec.quality_predictor import AIM, observe

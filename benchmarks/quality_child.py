@@ -29,9 +29,9 @@ import oxipng  # noqa: E402  # the path is set first
 from PIL import Image, ImageFile  # noqa: E402
 
 from codec import image_encoder, image_loader, image_metadata  # noqa: E402
-from codec.image_compressor import ImageLimits, compress  # noqa: E402
-from codec.image_encoder import TargetFormat  # noqa: E402
-from codec.image_format import identify  # noqa: E402
+from codec.compressed_image import ImageLimits  # noqa: E402
+from codec.image_compressor import compress  # noqa: E402
+from codec.image_format import TargetFormat, identify  # noqa: E402
 from errors import ImageError  # noqa: E402
 from request_options import Effort, ImageOptions, OutputFormat  # noqa: E402
 

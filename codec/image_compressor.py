@@ -26,13 +26,14 @@ from codec import (
     quality_predictor,
     size_ceiling,
 )
-from codec.image_encoder import TargetFormat
-from codec.image_format import SourceFormat, identify
+from codec.compressed_image import CompressedImage
+from codec.image_format import SourceFormat, TargetFormat, identify
 from codec.image_loader import Picture
 from errors import ErrorCode, ImageError
 from request_options import Effort, OutputFormat
 
 if TYPE_CHECKING:
+    from codec.compressed_image import ImageLimits
     from codec.image_loader import Source
     from request_options import ImageOptions
 
@@ -50,30 +51,6 @@ _MOST_PIXELS_OF_TRIALS = 25_000_000
 # Drawings have few colours, photos soon more than this; and where there are few, a lossless
 # WebP may be smaller than any other.
 _FEW_COLOURS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What one image may have: pixels of all frames together, and frames."""
-
-    max_pixels: int
-    max_frames: int
-
-
-@dataclass(frozen=True, slots=True)
-class CompressedImage:
-    """An image to store.
-
-    `quality` is a number, `lossless`, `palette` (fewer colours), or `original`: the input's
-    pixels. `hint` is a sentence about what would have saved more, where there is one.
-    """
-
-    data: bytes
-    format: str
-    width: int
-    height: int
-    quality: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import math
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import oxipng
 
 from codec import container_avif, gif_encoder, jpeg_encoder
+from codec.image_format import TargetFormat
 from errors import ErrorCode, ImageError
 from request_options import Effort
 
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from codec.image_loader import Picture
-
-
-class TargetFormat(StrEnum):
-    """What can be stored."""
-
-    JPEG = "jpeg"
-    PNG = "png"
-    WEBP = "webp"
-    GIF = "gif"
-    AVIF = "avif"
-
 
 # The largest side that each format, or its encoder, can write.
 _LARGEST_SIDE = {

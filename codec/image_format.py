@@ -1,8 +1,9 @@
-"""What kind of image some bytes are, judged by their content alone.
+"""What kinds of image there are, and which of them some bytes are, by their content alone.
 
-Owns the signatures: of the kinds that are taken, of those that are known but not taken, and
-the difference between these and what is no image at all. Looks at the first bytes only;
-whether the rest is whole and sound is for `image_metadata` and the decoders.
+Owns the names of what is taken and of what is stored, and the signatures: of the kinds that are
+taken, of those that are known but not taken, and the difference between these and what is no
+image at all. Looks at the first bytes only; whether the rest is whole and sound is for
+`image_metadata` and the decoders.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ class SourceFormat(StrEnum):
     BMP = "BMP"
     TIFF = "TIFF"
     AVIF = "AVIF"
+
+
+class TargetFormat(StrEnum):
+    """What can be stored."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+    GIF = "gif"
+    AVIF = "avif"
 
 
 def identify(data: bytes) -> SourceFormat:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from codec.image_encoder import TargetFormat
+from codec.image_format import TargetFormat
 from request_options import Effort
 
 # Of libwebp's scale: 75 asks for half of what 100 does, so that a point counts thrice above it.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from codec.image_encoder import TargetFormat
+from codec.image_format import TargetFormat
 from codec.size_search import Curve, TooLarge, find_best
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from codec.image_compressor import CompressedImage, Recipe
+    from codec.compressed_image import CompressedImage
+    from codec.image_compressor import Recipe
     from codec.image_loader import Picture
 
 

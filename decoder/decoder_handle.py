@@ -25,7 +25,7 @@ from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from codec.image_compressor import ImageLimits
+    from codec.compressed_image import ImageLimits
 
 _PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
 _START_SECONDS = 60.0

@@ -12,9 +12,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from codec.image_compressor import CompressedImage, ImageLimits
-from codec.image_encoder import TargetFormat
-from codec.image_format import identify
+from codec.compressed_image import CompressedImage, ImageLimits
+from codec.image_format import TargetFormat, identify
 from decoder import decoder_protocol
 from decoder.decoder_handle import Decoder, DecoderLostError, crash
 from decoder.decoder_protocol import ProtocolError

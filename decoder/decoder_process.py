@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from codec.image_compressor import ImageLimits, compress
+from codec.compressed_image import ImageLimits
+from codec.image_compressor import compress
 from decoder import decoder_cage, decoder_protocol
 from errors import ErrorCode, ImageError
 from request_options import ImageOptions, OutputFormat

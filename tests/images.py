@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from codec.image_compressor import CompressedImage, ImageLimits, compress
+from codec.compressed_image import CompressedImage, ImageLimits
+from codec.image_compressor import compress
 from codec.image_format import SourceFormat
 from request_options import ImageOptions
 

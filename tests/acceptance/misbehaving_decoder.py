@@ -25,7 +25,7 @@ from decoder import decoder_process, decoder_protocol, decoder_syscalls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from codec.image_compressor import CompressedImage, ImageLimits
+    from codec.compressed_image import CompressedImage, ImageLimits
     from request_options import ImageOptions
 
 MARK: Final = b"misbehave:"

@@ -9,7 +9,8 @@ import json
 import re
 from typing import Final
 
-from codec.image_compressor import CompressedImage, ImageLimits, compress
+from codec.compressed_image import CompressedImage, ImageLimits
+from codec.image_compressor import compress
 from codec.image_format import SourceFormat, identify
 from codec.image_metadata import strip, survey
 from decoder.decoder_pool import _DECODER_CODES, _read_reply

@@ -18,7 +18,7 @@ import output_csv
 import paging
 import request_options
 import server
-from codec.image_compressor import CompressedImage
+from codec.compressed_image import CompressedImage
 from csv_validator import ProductReader
 from decoder import decoder_pool
 from decoder.decoder_protocol import pack

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from PIL import Image
 
-from codec.image_compressor import ImageLimits, compress
+from codec.compressed_image import ImageLimits
+from codec.image_compressor import compress
 from decoder import decoder_handle, decoder_pool, decoder_protocol
 from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ImageError

@@ -15,7 +15,7 @@ import pytest
 import image_pipeline
 import worker_steps
 from async_database import AsyncDatabase
-from codec.image_compressor import CompressedImage
+from codec.compressed_image import CompressedImage
 from database_helper import Database
 from fetching.image_downloader import DownloadedImage
 from image_pipeline import (

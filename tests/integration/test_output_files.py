@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import output_files
-from codec.image_compressor import CompressedImage
+from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError
 from image_store import ImageStore
 from output_files import OutputFiles

@@ -18,7 +18,7 @@ import image_processor
 import image_queue
 import job_queue
 import worker_steps
-from codec.image_compressor import CompressedImage
+from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
 from image_processor import ImageProcessor
 from image_reuse import Recipe

@@ -14,7 +14,7 @@ from tests.odd_images import jpeg, others, png
 from tests.odd_images.profiles import ADOBE_RGB
 
 if TYPE_CHECKING:
-    from codec.image_compressor import CompressedImage
+    from codec.compressed_image import CompressedImage
     from tests.odd_images.odd import Odd
 
 KEPT = ["JPEG", "PNG", "WEBP", "GIF", "AVIF"]

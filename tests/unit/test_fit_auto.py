@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks import fit_auto
 from benchmarks.fit_auto import Observation
-from codec.image_encoder import TargetFormat
+from codec.image_format import TargetFormat
 from codec.quality_model import to_quality
 from request_options import Effort
 from tests.images import photo, saved

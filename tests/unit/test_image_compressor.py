@@ -12,9 +12,8 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
 from codec import image_compressor, image_encoder
-from codec.image_compressor import ImageLimits
-from codec.image_encoder import TargetFormat
-from codec.image_format import SourceFormat
+from codec.compressed_image import ImageLimits
+from codec.image_format import SourceFormat, TargetFormat
 from codec.image_loader import open_source
 from codec.image_metadata import survey
 from errors import ImageError

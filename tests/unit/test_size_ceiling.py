@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from codec import size_ceiling
-from codec.image_compressor import CompressedImage, Recipe
-from codec.image_encoder import TargetFormat
+from codec.compressed_image import CompressedImage
+from codec.image_compressor import Recipe
+from codec.image_format import TargetFormat
 from codec.image_loader import Picture
 from errors import ImageError
 from request_options import Effort
