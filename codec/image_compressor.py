@@ -10,7 +10,7 @@ may still crash or hang a codec, so a service runs this in a process apart
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import oxipng
@@ -27,6 +27,7 @@ from codec import (
     size_ceiling,
 )
 from codec.compressed_image import CompressedImage
+from codec.encoding import HIGHEST_QUALITY, Encoding
 from codec.image_format import SourceFormat, TargetFormat, identify
 from codec.image_loader import Picture
 from errors import ErrorCode, ImageError
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from request_options import ImageOptions
 
 _LOSSY = frozenset([TargetFormat.JPEG, TargetFormat.WEBP, TargetFormat.AVIF])
-_HIGHEST_QUALITY = 100
-_FEWEST_COLOURS = 8  # of a PNG
 _LOSSLESS_FORMATS = frozenset(
     [SourceFormat.PNG, SourceFormat.GIF, SourceFormat.BMP, SourceFormat.TIFF]
 )
@@ -51,38 +50,6 @@ _MOST_PIXELS_OF_TRIALS = 25_000_000
 # Drawings have few colours, photos soon more than this; and where there are few, a lossless
 # WebP may be smaller than any other.
 _FEW_COLOURS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a picture is encoded, but for the quality.
-
-    Of a GIF, and of a PNG that must get smaller, the quality is the share of 256 colours.
-    """
-
-    target: TargetFormat
-    effort: Effort
-    is_lossless: bool = False  # WebP only
-
-    def has_steps(self, picture: Picture) -> bool:
-        """Whether a lower quality makes fewer bytes; an animated PNG has no palette."""
-        return self.target is not TargetFormat.PNG or len(picture.frames) == 1
-
-    def encode(self, picture: Picture, quality: int) -> CompressedImage:
-        """Encode at a quality from 1 to 100."""
-        said = str(quality)
-        if self.is_lossless or self.target is TargetFormat.PNG:
-            said = "lossless"
-        if self.target is TargetFormat.PNG and quality < _HIGHEST_QUALITY:
-            said = "palette"
-            colours = max(_FEWEST_COLOURS, 256 * quality // _HIGHEST_QUALITY)
-            picture = Picture([png_palette.fit(picture.frames[0], colours)], picture.durations)
-        if self.target is TargetFormat.GIF:
-            said = "palette"
-        data = image_encoder.encode(
-            picture, self.target, quality, self.effort, is_lossless=self.is_lossless
-        )
-        return CompressedImage(data, self.target, *picture.size, said)
 
 
 def compress(data: bytes, options: ImageOptions, limits: ImageLimits) -> CompressedImage:
@@ -184,7 +151,7 @@ def _repack_png(source: Source, options: ImageOptions) -> CompressedImage | None
 
 
 def _may_lose_colours(size: tuple[int, int], options: ImageOptions) -> bool:
-    return options.quality != _HIGHEST_QUALITY and math.prod(size) <= png_palette.LARGEST_PIXELS
+    return options.quality != HIGHEST_QUALITY and math.prod(size) <= png_palette.LARGEST_PIXELS
 
 
 def _in_few_colours(picture: Picture, options: ImageOptions) -> CompressedImage | None:
@@ -197,7 +164,7 @@ def _in_few_colours(picture: Picture, options: ImageOptions) -> CompressedImage 
         return None
     reduced = Picture([frame], picture.durations)
     data = image_encoder.encode(
-        reduced, TargetFormat.PNG, _HIGHEST_QUALITY, options.effort, is_lossless=True
+        reduced, TargetFormat.PNG, HIGHEST_QUALITY, options.effort, is_lossless=True
     )
     return CompressedImage(data, TargetFormat.PNG, *picture.size, "palette")
 
@@ -218,18 +185,18 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
         target = TargetFormat.PNG if picture.has_alpha else TargetFormat.JPEG
     if target is TargetFormat.JPEG:
         picture = picture.flattened(options.background)
-    recipe = Recipe(target, _affordable_effort(picture, options))
-    quality = _quality(picture, recipe, options)
-    compressed = _encode(source, picture, recipe, quality, options)
+    encoding = Encoding(target, _affordable_effort(picture, options))
+    quality = _quality(picture, encoding, options)
+    compressed = _encode(source, picture, encoding, quality, options)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
-        return _squeeze(picture, recipe, quality, compressed, options.max_bytes)
+        return _squeeze(picture, encoding, quality, compressed, options.max_bytes)
     if not options.asks_only_compression or len(compressed.data) <= len(source.data):
         return compressed
     if source.orientation != 1:
-        return _beat_input(picture, recipe, quality, compressed, len(source.data))
+        return _beat_input(picture, encoding, quality, compressed, len(source.data))
     if _kept_format(source) is None and target is TargetFormat.JPEG:
         # A BMP or TIFF of few pixels or few colours packs better without a loss.
-        png = replace(recipe, target=TargetFormat.PNG).encode(picture, _HIGHEST_QUALITY)
+        png = replace(encoding, target=TargetFormat.PNG).encode(picture, HIGHEST_QUALITY)
         return min(compressed, png, key=_size_bytes)
     return compressed
 
@@ -240,32 +207,32 @@ def _affordable_effort(picture: Picture, options: ImageOptions) -> Effort:
     return Effort.FAST if options.max_bytes and pixels > _MOST_PIXELS_OF_TRIALS else options.effort
 
 
-def _quality(picture: Picture, recipe: Recipe, options: ImageOptions) -> int:
+def _quality(picture: Picture, encoding: Encoding, options: ImageOptions) -> int:
     """Return the number asked for, or the one that `auto` takes; PNG and GIF keep everything."""
-    if recipe.target not in _LOSSY:
-        return _HIGHEST_QUALITY
-    return options.quality or quality_predictor.predict(picture, recipe.target, recipe.effort)
+    if encoding.target not in _LOSSY:
+        return HIGHEST_QUALITY
+    return options.quality or quality_predictor.predict(picture, encoding.target, encoding.effort)
 
 
 def _encode(
-    source: Source, picture: Picture, recipe: Recipe, quality: int, options: ImageOptions
+    source: Source, picture: Picture, encoding: Encoding, quality: int, options: ImageOptions
 ) -> CompressedImage:
     """Encode, as a WebP without a loss where that is smaller or nothing else is right.
 
     A lossless WebP whose format is kept stays one unless the lossy one looks like it.
     """
-    if recipe.target is TargetFormat.PNG and (reduced := _in_few_colours(picture, options)):
+    if encoding.target is TargetFormat.PNG and (reduced := _in_few_colours(picture, options)):
         return reduced
-    if recipe.target is not TargetFormat.WEBP or not _is_lossless(source):
-        return recipe.encode(picture, quality)
-    exact = replace(recipe, is_lossless=True)
+    if encoding.target is not TargetFormat.WEBP or not _is_lossless(source):
+        return encoding.encode(picture, quality)
+    exact = replace(encoding, is_lossless=True)
     is_kept = options.format is OutputFormat.KEEP
-    if is_kept and (quality == _HIGHEST_QUALITY or len(picture.frames) > 1):
+    if is_kept and (quality == HIGHEST_QUALITY or len(picture.frames) > 1):
         return exact.encode(picture, quality)
-    lossy = recipe.encode(picture, quality)
+    lossy = encoding.encode(picture, quality)
     if is_kept and not likeness.looks_right(picture.frames[0], lossy.data):
         return exact.encode(picture, quality)
-    if quality == _HIGHEST_QUALITY or _has_few_colours(picture):
+    if quality == HIGHEST_QUALITY or _has_few_colours(picture):
         return min(exact.encode(picture, quality), lossy, key=_size_bytes)
     return lossy
 
@@ -284,25 +251,29 @@ def _size_bytes(image: CompressedImage) -> int:
 
 
 def _squeeze(
-    picture: Picture, recipe: Recipe, quality: int, compressed: CompressedImage, max_bytes: int
+    picture: Picture, encoding: Encoding, quality: int, compressed: CompressedImage, max_bytes: int
 ) -> CompressedImage:
     """Find the best that fits, starting from one that doesn't."""
-    if compressed.quality == "lossless" and recipe.target is TargetFormat.WEBP:
-        compressed = recipe.encode(picture, quality)
+    if compressed.quality == "lossless" and encoding.target is TargetFormat.WEBP:
+        compressed = encoding.encode(picture, quality)
         if len(compressed.data) <= max_bytes:
             return compressed
-    return size_ceiling.fit(picture, recipe, quality, len(compressed.data), max_bytes)
+    return size_ceiling.fit(picture, encoding, quality, len(compressed.data), max_bytes)
 
 
 def _beat_input(
-    picture: Picture, recipe: Recipe, quality: int, compressed: CompressedImage, input_bytes: int
+    picture: Picture,
+    encoding: Encoding,
+    quality: int,
+    compressed: CompressedImage,
+    input_bytes: int,
 ) -> CompressedImage:
     """Lower the quality of an image that had to be turned until it is smaller than the input."""
-    if recipe.target is TargetFormat.PNG or compressed.quality == "lossless":
+    if encoding.target is TargetFormat.PNG or compressed.quality == "lossless":
         return compressed
     qualities = _LOWEST_UPRIGHT_QUALITY, quality
     return (
-        size_ceiling.lower(picture, recipe, qualities, len(compressed.data), input_bytes)
+        size_ceiling.lower(picture, encoding, qualities, len(compressed.data), input_bytes)
         or compressed
     )
 

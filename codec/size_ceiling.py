@@ -1,7 +1,7 @@
 """Brings a picture under a ceiling of bytes: by its quality, else by as few pixels as it takes.
 
 Owns the order of what is given up, and how far it goes. Which number to try next is
-`size_search`'s business, and what a number means to a format the recipe's.
+`size_search`'s business, and what a number means to a format the encoding's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
     from codec.compressed_image import CompressedImage
-    from codec.image_compressor import Recipe
+    from codec.encoding import Encoding
     from codec.image_loader import Picture
 
 
@@ -40,28 +40,28 @@ _LOWEST_QUALITY_WHILE_SHRINKING = 30  # but at half the size any quality is righ
 
 
 def fit(
-    picture: Picture, recipe: Recipe, quality: int, size_bytes: int, ceiling: int
+    picture: Picture, encoding: Encoding, quality: int, size_bytes: int, ceiling: int
 ) -> CompressedImage:
     """Return the best that fits of a picture which at `quality` takes `size_bytes`, too many.
 
     Quality goes down first, to the lowest; then the sides, as little as it takes and to half at
     the least. Raises ImageError `max_bytes_unreachable`.
     """
-    has_steps = recipe.has_steps(picture)
+    has_steps = encoding.has_steps(picture)
     if has_steps:
-        best = lower(picture, recipe, (1, quality), size_bytes, ceiling)
+        best = lower(picture, encoding, (1, quality), size_bytes, ceiling)
         if best and len(best.data) <= ceiling:
             return best
     lowest = min(quality, _LOWEST_QUALITY_WHILE_SHRINKING) if has_steps else quality
-    curve = _CURVES[recipe.target]
+    curve = _CURVES[encoding.target]
     whole_bytes = size_bytes * math.exp(curve.at(lowest) - curve.at(quality))
     best = find_best(
-        lambda percent: recipe.encode(_scaled(picture, percent), lowest),
+        lambda percent: encoding.encode(_scaled(picture, percent), lowest),
         *(_HALF, TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)), ceiling, _SCALE_CURVE),
     )
     if len(best.data) > ceiling and has_steps:
         half = _scaled(picture, _HALF)
-        best = lower(half, recipe, (1, lowest), len(best.data), ceiling) or best
+        best = lower(half, encoding, (1, lowest), len(best.data), ceiling) or best
     if len(best.data) > ceiling:
         raise ImageError(
             ErrorCode.MAX_BYTES_UNREACHABLE,
@@ -71,7 +71,7 @@ def fit(
 
 
 def lower(
-    picture: Picture, recipe: Recipe, qualities: tuple[int, int], size_bytes: int, ceiling: int
+    picture: Picture, encoding: Encoding, qualities: tuple[int, int], size_bytes: int, ceiling: int
 ) -> CompressedImage | None:
     """Return the best that fits, else that of the lowest quality; None where that is the highest.
 
@@ -81,8 +81,8 @@ def lower(
     if lowest >= highest:
         return None
     return find_best(
-        lambda quality: recipe.encode(picture, quality),
-        *(lowest, TooLarge(highest, size_bytes), ceiling, _CURVES[recipe.target]),
+        lambda quality: encoding.encode(picture, quality),
+        *(lowest, TooLarge(highest, size_bytes), ceiling, _CURVES[encoding.target]),
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from codec import size_ceiling
 from codec.compressed_image import CompressedImage
-from codec.image_compressor import Recipe
+from codec.encoding import Encoding
 from codec.image_format import TargetFormat
 from codec.image_loader import Picture
 from errors import ImageError
@@ -20,7 +20,7 @@ PICTURE = Picture([Image.new("L", (301, 201))], [0])
 
 
 @dataclass(frozen=True)
-class FakeRecipe(Recipe):
+class FakeEncoding(Encoding):
     """Takes bytes by pixels and quality, at least a few; remembers what was asked."""
 
     asked: list[tuple[int, int]] = field(default_factory=list)
@@ -32,12 +32,12 @@ class FakeRecipe(Recipe):
         return CompressedImage(bytes(size), self.target, *picture.size, str(quality))
 
 
-def recipe(target: TargetFormat = TargetFormat.JPEG) -> FakeRecipe:
-    """Return a recipe that nothing was asked of yet."""
-    return FakeRecipe(target, Effort.FAST)
+def encoding(target: TargetFormat = TargetFormat.JPEG) -> FakeEncoding:
+    """Return an encoding that nothing was asked of yet."""
+    return FakeEncoding(target, Effort.FAST)
 
 
-def fitted(ceiling: int, using: FakeRecipe, quality: int = 80) -> CompressedImage:
+def fitted(ceiling: int, using: FakeEncoding, quality: int = 80) -> CompressedImage:
     """Bring the picture under a ceiling."""
     size_bytes = len(using.encode(PICTURE, quality).data)
     return size_ceiling.fit(PICTURE, using, quality, size_bytes, ceiling)
@@ -46,8 +46,8 @@ def fitted(ceiling: int, using: FakeRecipe, quality: int = 80) -> CompressedImag
 @pytest.mark.parametrize("quality", [79, 50, 12, 1])
 def test_quality_goes_down_first(quality: int) -> None:
     """No pixel is lost as long as any quality fits."""
-    ceiling = len(recipe().encode(PICTURE, quality).data)
-    image = fitted(ceiling, recipe())
+    ceiling = len(encoding().encode(PICTURE, quality).data)
+    image = fitted(ceiling, encoding())
     assert (image.width, image.height) == PICTURE.size
     assert 0.97 * ceiling <= len(image.data) <= ceiling
 
@@ -55,9 +55,9 @@ def test_quality_goes_down_first(quality: int) -> None:
 @pytest.mark.parametrize("share", [0.95, 0.75, 0.45])
 def test_sides_shrink_as_little_as_it_takes(share: float) -> None:
     """Quality 30 is low enough then."""
-    floor = recipe()
+    floor = encoding()
     ceiling = int(len(floor.encode(PICTURE, 1).data) * share)
-    using = recipe(TargetFormat.WEBP)
+    using = encoding(TargetFormat.WEBP)
     image = fitted(ceiling, using)
     assert image.quality == "30" or image.width == 151
     assert len(image.data) <= ceiling
@@ -70,8 +70,8 @@ def test_at_half_the_size_any_quality_is_right() -> None:
     """Before giving up, the quality goes down once more."""
     half = Picture([Image.new("L", (151, 101))], [0])
     for quality in (29, 10, 1):
-        ceiling = len(recipe().encode(half, quality).data)
-        image = fitted(ceiling, recipe())
+        ceiling = len(encoding().encode(half, quality).data)
+        image = fitted(ceiling, encoding())
         assert (image.width, image.height) == half.size
         assert 0.97 * ceiling <= len(image.data) <= ceiling
 
@@ -81,8 +81,8 @@ def test_at_half_the_size_any_quality_is_right() -> None:
 def test_never_below_half(target: TargetFormat, quality: int) -> None:
     """What doesn't fit then is refused, in a sentence."""
     half = Picture([Image.new("L", (151, 101))], [0])
-    too_few = len(recipe().encode(half, 1).data) - 1
-    using = recipe(target)
+    too_few = len(encoding().encode(half, 1).data) - 1
+    using = encoding(target)
     with pytest.raises(ImageError) as caught:
         fitted(too_few, using, quality)
     assert caught.value.code == "max_bytes_unreachable"
@@ -93,7 +93,7 @@ def test_never_below_half(target: TargetFormat, quality: int) -> None:
 
 def test_an_animated_png_has_only_pixels_to_give() -> None:
     """Frames have one palette in that format, so it stays in full colours."""
-    using = recipe(TargetFormat.PNG)
+    using = encoding(TargetFormat.PNG)
     moving = Picture(PICTURE.frames * 2, [1, 1])
     whole = len(using.encode(moving, 100).data)
     image = size_ceiling.fit(moving, using, 100, whole, whole // 2)
@@ -104,7 +104,7 @@ def test_an_animated_png_has_only_pixels_to_give() -> None:
 @pytest.mark.parametrize(("qualities", "expected"), [((30, 80), 50), ((60, 80), 60), ((80, 80), 0)])
 def test_quality_alone_goes_no_lower_than_asked(qualities: tuple[int, int], expected: int) -> None:
     """It is for images that should fit, and need not."""
-    using = recipe()
+    using = encoding()
     ceiling = len(using.encode(PICTURE, 50).data)
     size_bytes = len(using.encode(PICTURE, 80).data)
     image = size_ceiling.lower(PICTURE, using, qualities, size_bytes, ceiling)
