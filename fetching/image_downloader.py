@@ -43,6 +43,12 @@ _STEP_BYTES = 2**20  # reserved when these are there, and so on
 _STEP_SECONDS = 10.0  # for a step of them while others wait for memory
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
 _DRAIN_SECONDS = 0.5
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+# To a request with conditions: a 304, or what is said by some who can't cope with them. A 5xx may
+# be for want of strength, which no second question at once makes better.
+_ANSWERS_TO_CONDITIONS = frozenset(
+    {HTTPStatus.NOT_MODIFIED, HTTPStatus.BAD_REQUEST, HTTPStatus.PRECONDITION_FAILED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,10 @@ class DownloadedImage:
         self.close()
 
 
+class _ConditionsError(Exception):
+    """The answer to a request with conditions is of no use: without them, then."""
+
+
 class Witness(Protocol):
     """Whoever has to know whom a download asks, redirects included; called in its thread."""
 
@@ -129,7 +139,8 @@ class ImageDownloader:
         """Fetch the image; blocks for as long as the limits and the byte budget let it.
 
         With validators that are `known` from before, the origin may answer that nothing has
-        changed. The caller closes what it gets. Raises ImageError, with `http_status` and
+        changed; where that can't be believed, or the question is refused, it is asked without
+        them. The caller closes what it gets. Raises ImageError, with `http_status` and
         `retry_after` where the origin gave them.
         """
         limits = self._limits
@@ -141,20 +152,13 @@ class ImageDownloader:
         ) as attempt:
             source = self._policy.check_url(url)
             for _ in range(limits.max_redirects + 1):
-                if witness:
-                    witness.asks(source)
-                conditions = known.conditions(source.url) if known else {}
-                with closing(self._get(attempt, source, conditions)) as response:
-                    if witness:
-                        witness.answers()
-                    target = redirect_target(source, response.status_code, response.raw.headers)
-                    if target is None:
-                        is_unchanged = response.status_code == HTTPStatus.NOT_MODIFIED
-                        if known and conditions and is_unchanged:
-                            return _unchanged(attempt, source, response, known)
-                        return self._take(attempt, source, response)
-                    _drain(attempt, response)
-                    source = self._policy.check_url(target)
+                try:
+                    answer = self._ask(attempt, source, witness, known)
+                except _ConditionsError:
+                    answer = self._ask(attempt, source, witness, None)
+                if isinstance(answer, DownloadedImage):
+                    return answer
+                source = self._policy.check_url(answer)
         raise ImageError(
             ErrorCode.TOO_MANY_REDIRECTS,
             f"The URL was redirected more than {limits.max_redirects} times.",
@@ -163,6 +167,32 @@ class ImageDownloader:
     def close(self) -> None:
         """Close the idle connections; downloads under way end on their own."""
         self._session.close()
+
+    def _ask(
+        self,
+        attempt: Attempt,
+        source: SourceUrl,
+        witness: Witness | None,
+        known: Validators | None,
+    ) -> DownloadedImage | str:
+        """Return the image, or the URL that leads to it. Raises _ConditionsError."""
+        conditions = known.conditions(source.url) if known else {}
+        if witness:
+            witness.asks(source)
+        with closing(self._get(attempt, source, conditions)) as response:
+            if witness:
+                witness.answers()
+            status, headers = response.status_code, response.raw.headers
+            if known and conditions and status in _ANSWERS_TO_CONDITIONS:
+                _drain(attempt, response)
+                if status == HTTPStatus.NOT_MODIFIED and known.agree(headers):
+                    return DownloadedImage(b"", "", known, is_unchanged=True)
+                raise _ConditionsError
+            target = redirect_target(source, status, headers)
+            if target is None:
+                return self._take(attempt, source, response)
+            _drain(attempt, response)
+            return target
 
     def _get(
         self, attempt: Attempt, source: SourceUrl, conditions: dict[str, str]
@@ -266,15 +296,12 @@ class ImageDownloader:
         )
 
 
-def _unchanged(
-    attempt: Attempt, source: SourceUrl, response: requests.Response, known: Validators
-) -> DownloadedImage:
-    _drain(attempt, response)
-    heard = validators(source.url, response.raw.headers)
-    return DownloadedImage(b"", "", known.updated(heard), is_unchanged=True)
-
-
 def _drain(attempt: Attempt, response: requests.Response) -> None:
+    """Read what is left of an answer, so that its connection can be kept; else it is closed."""
+    headers = response.raw.headers
+    length = headers.get("Content-Length", "0").strip()
+    if response.status_code in _BODILESS and (length != "0" or "Transfer-Encoding" in headers):
+        return  # a body that must not be, should it follow, would be read as the next answer
     # A short rest is cheaper than a new connection; a longer one is closed unread.
     with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError, ImageError):
         response.raw.read(_DRAIN_BYTES)

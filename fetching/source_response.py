@@ -121,18 +121,36 @@ class Validators(NamedTuple):
         headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in headers.items() if value and url == self.url}
 
-    def updated(self, newer: Validators) -> Validators:
-        """Return these with what a 304 says of them (RFC 9110 section 15.4.5)."""
-        return Validators(
-            newer.url, newer.etag or self.etag, newer.last_modified or self.last_modified
-        )
+    def agree(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a 304 is about the state that these are of (RFC 9111 section 4.3.4).
+
+        The tag decides where both have one, else the date; a 304 may be without either.
+        """
+        etag, date = headers.get("ETag"), headers.get("Last-Modified")
+        if self.etag and etag:
+            return etag.removeprefix("W/") == self.etag.removeprefix("W/")
+        return not self.last_modified or not date or date == self.last_modified
 
 
 def validators(url: str, headers: Mapping[str, str]) -> Validators:
-    """Return the validators of an answer that are fit to be stored and sent back."""
+    """Return the validators of an answer that are fit to be stored and sent back.
+
+    A date tells states apart only when a second has passed since (RFC 9110 section 8.8.2.2): else
+    the image may have changed once more within it.
+    """
     etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    changed_at, sent_at = _date(last_modified), _date(headers.get("Date", ""))
+    is_past = changed_at and sent_at and changed_at < sent_at  # in whole seconds
     return Validators(
         url,
         etag if _ENTITY_TAG.fullmatch(etag) else None,
-        last_modified if _HTTP_DATE.fullmatch(last_modified) else None,
+        last_modified if is_past else None,
     )
+
+
+def _date(value: str) -> datetime | None:
+    """Return a date in the form of today, None if it is none."""
+    if _HTTP_DATE.fullmatch(value):
+        with suppress(ValueError, OverflowError):
+            return parsedate_to_datetime(value)
+    return None

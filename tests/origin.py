@@ -17,6 +17,7 @@ import socketserver
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -33,12 +34,12 @@ class Reply:
     """One answer of the origin; each field is a way to be odd.
 
     `repeat` sends the body so many times over, for huge ones. `framing` tells how the body's
-    end is known. `declared` is a Content-Length other than the true one. `cut_after` closes
-    the connection after so many bytes of the body. `piece` and `pause` send in pieces of so
-    many bytes with so many seconds between. `delay` is seconds before the first byte, `until` an
-    event that has to come before it. `raw` goes out verbatim instead of everything else, and the
-    connection is closed; `silent` takes the request and says nothing until the client or the
-    test ends.
+    end is known; with `none` there is no body. `declared` is a Content-Length other than the true
+    one. `cut_after` closes the connection after so many bytes of the body. `piece` and `pause` send
+    in pieces of so many bytes with so many seconds between. `delay` is seconds before the first
+    byte, `until` an event that has to come before it. `raw` goes out verbatim instead of everything
+    else, and the connection is closed; `silent` takes the request and says nothing until the client
+    or the test ends. Every answer has a `Date`, now unless `headers` say another.
     """
 
     body: bytes = b""
@@ -46,7 +47,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = "image/jpeg"
     repeat: int = 1
-    framing: Literal["length", "chunked", "close"] = "length"
+    framing: Literal["length", "chunked", "close", "none"] = "length"
     declared: int | None = None
     cut_after: int | None = None
     piece: int = 65536
@@ -86,6 +87,8 @@ class Reply:
         elif self.framing == "length" and self.status != 304:
             length = len(self.body) * self.repeat if self.declared is None else self.declared
             lines.append(f"Content-Length: {length}")
+        if "Date" not in self.headers:
+            lines.append(f"Date: {formatdate(usegmt=True)}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -29,7 +29,7 @@ from fetching.source_answer import MAX_FRAMING_BYTES, MAX_HEADER_BYTES
 from fetching.source_connection import MAX_ADDRESSES_TRIED, Attempt, Network
 from fetching.source_response import Validators
 from fetching.source_session import USER_AGENT
-from tests.origin import Origin, Reply
+from tests.origin import Origin, RecordedRequest, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -1064,7 +1064,7 @@ def test_an_unchanged_image_is_not_sent(
     downloader = make(origin, budget=budget)
     with downloader.download(url, known=validators) as image:
         assert (image.data, image.is_unchanged) == (b"", True)
-        assert image.validators == (url, headers["ETag"], DATE)
+        assert image.validators == validators
         assert budget.free == (2**20, 0)
     origin.serve("/a.jpg", IMAGE, headers={"ETag": '"2"'})
     with downloader.download(url, known=validators) as image:
@@ -1101,6 +1101,85 @@ def test_a_304_counts_as_an_answer(origin: Origin, make: Make) -> None:
     url = origin.serve("/a.jpg", IMAGE, headers={"ETag": '"1"'})
     assert make(origin).download(url, Listener(), Validators(url, '"1"', None)).is_unchanged
     assert heard == [url, "answer"]
+
+
+class _Picky(Origin):
+    """An origin that gives an image only to who asks without conditions."""
+
+    refusal = Reply()
+
+    def reply_to(self, request: RecordedRequest) -> Reply:
+        """Refuse conditions."""
+        reply = super().reply_to(request)
+        return self.refusal if "if-none-match" in request.headers else reply
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(status=304, headers={"ETag": '"2"'}),
+        Reply(status=304, headers={"ETag": 'W/"2"'}),
+        Reply(b"what?", status=400),
+        Reply(status=412),
+    ],
+)
+def test_who_can_not_cope_with_conditions_is_asked_without(make: Make, refusal: Reply) -> None:
+    """Nor is a 304 believed that is about another state. On the same connection, and once more."""
+    with _Picky() as origin:
+        origin.refusal = refusal
+        url = origin.serve("/a.jpg", IMAGE, headers={"ETag": '"3"'})
+        downloader, known = make(origin), Validators(url, '"1"', DATE)
+        with downloader.download(url, known=known) as image:
+            assert (image.data, image.is_unchanged) == (IMAGE, False)
+            assert image.validators == (url, '"3"', None)
+        asked = [request.headers.get("if-none-match") for request in origin.requests]
+        assert asked == ['"1"', None]
+        assert not any("if-modified-since" in request.headers for request in origin.requests[1:])
+        assert origin.connections == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500, 503])
+def test_other_refusals_are_not_asked_again(make: Make, status: int) -> None:
+    """They are no answer to the conditions."""
+    with _Picky() as origin:
+        origin.refusal = Reply(status=status)
+        url = origin.serve("/a.jpg", IMAGE)
+        with pytest.raises(ImageError) as caught:
+            make(origin).download(url, known=Validators(url, '"1"', None))
+        assert caught.value.http_status == status
+        assert origin.count("/a.jpg") == 1
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_no_connection_is_kept_after_a_body_that_must_not_be(
+    origin: Origin, make: Make, framing: str, status: int, *, is_asked: bool
+) -> None:
+    """Should it come late, it would be the answer to the next request; nor is it waited for."""
+    name, value = framing.split(": ")
+    odd = Reply(status=status, headers={name: value}, framing="none")
+    url, plain = origin.serve_in_turn("/odd", odd), origin.serve("/a", IMAGE)
+    known = Validators(url, '"1"', None) if is_asked else None
+    downloader = make(origin)
+    downloader.download(plain)
+    with suppress(ImageError):
+        assert downloader.download(url, known=known).is_unchanged
+    assert downloader.download(plain).data == IMAGE
+    assert [request.connection for request in origin.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_connection_is_kept_after_an_answer_without_a_body(
+    origin: Origin, make: Make, status: int
+) -> None:
+    """As most have it: without a length, or with one of nothing."""
+    downloader = make(origin)
+    for headers in ({}, {"Content-Length": "0"}):
+        url = origin.serve("/odd", status=status, headers=headers, framing="none")
+        with suppress(ImageError):
+            downloader.download(url, known=Validators(url, '"1"', None))
+    assert origin.connections == 1
 
 
 @pytest.mark.parametrize("body", [IMAGE, b"x" * 100_000])

@@ -183,6 +183,7 @@ def test_a_refusal_names_the_status(status: int, code: str, *, is_retryable: boo
 
 URL = "http://a/1.jpg"
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+LATER = "Mon, 07 Nov 1994 08:49:37 GMT"
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,7 @@ DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
         ("Last-Modified", "yesterday", False),
         ("Last-Modified", "Sunday, 06-Nov-94 08:49:37 GMT", False),
         ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 +0100", False),
+        ("Last-Modified", "Sun, 99 Nov 1994 08:49:37 GMT", False),
         ("Last-Modified", "Sun, 06 Nov 1994 08:49:3٧ GMT", False),
     ],
 )
@@ -219,7 +221,25 @@ def test_only_validators_of_the_right_form_are_kept(
     """They are stored, and sent back in a header: nothing else may hide in them."""
     kept = value if is_kept else None
     expected = (URL, kept, None) if name == "ETag" else (URL, None, kept)
-    assert validators(URL, {name: value}) == expected
+    assert validators(URL, {name: value, "Date": LATER}) == expected
+
+
+@pytest.mark.parametrize(
+    ("date", "is_kept"),
+    [
+        ("Sun, 06 Nov 1994 08:49:38 GMT", True),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", False),
+        ("Sun, 06 Nov 1994 08:49:36 GMT", False),
+        ("Sun, 06 Nov 1994 08:49:38 +0000", False),
+        ("Sun, 99 Nov 1994 08:49:38 GMT", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_date_is_kept_when_its_second_is_over(date: str | None, *, is_kept: bool) -> None:
+    """Within it the image could change again unnoticed."""
+    headers = {"ETag": '"1"', "Last-Modified": DATE} | ({} if date is None else {"Date": date})
+    assert validators(URL, headers) == (URL, '"1"', DATE if is_kept else None)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +259,26 @@ def test_conditions_are_for_the_url_that_gave_the_validators(
     assert known.conditions("http://a/2.jpg") == {}
 
 
-def test_an_unchanged_image_keeps_the_validators_that_nobody_renews() -> None:
-    """A 304 may bring new ones, or none."""
-    known = Validators(URL, '"1"', DATE)
-    assert known.updated(Validators(URL, None, None)) == known
-    assert known.updated(Validators(URL, '"2"', None)) == (URL, '"2"', DATE)
-    assert known.updated(Validators(URL, None, "later")) == (URL, '"1"', "later")
+@pytest.mark.parametrize(
+    ("known", "headers", "agrees"),
+    [
+        (('"1"', DATE), {}, True),
+        (('"1"', DATE), {"ETag": '"1"', "Last-Modified": DATE}, True),
+        (('"1"', None), {"ETag": 'W/"1"'}, True),
+        (('W/"1"', None), {"ETag": '"1"'}, True),
+        (('"1"', DATE), {"ETag": '"1"', "Last-Modified": LATER}, True),
+        (('"1"', DATE), {"ETag": '"2"', "Last-Modified": DATE}, False),
+        (('"1"', None), {"ETag": 'W/"2"'}, False),
+        (('W/"1"', None), {"ETag": '"2"'}, False),
+        (('"1"', None), {"ETag": "no tag"}, False),
+        ((None, DATE), {"ETag": '"2"', "Last-Modified": DATE}, True),
+        ((None, DATE), {"ETag": '"2"', "Last-Modified": LATER}, False),
+        (('"1"', DATE), {"Last-Modified": LATER}, False),
+        (('"1"', None), {"Last-Modified": LATER}, True),
+    ],
+)
+def test_a_304_has_to_be_about_the_state_that_is_known(
+    known: tuple[str | None, str | None], headers: dict[str, str], *, agrees: bool
+) -> None:
+    """Of another state it says that this other one is unchanged."""
+    assert Validators(URL, *known).agree(headers) is agrees
