@@ -34,7 +34,7 @@ from benchmarks import judges
 from benchmarks.quality_photos import find, seen
 from codec import image_encoder
 from codec.image_format import TargetFormat
-from codec.image_loader import Picture
+from codec.picture import Picture
 from codec.quality_model import Formula, to_level, to_quality
 from codec.quality_predictor import AIM, observe
 from request_options import Effort

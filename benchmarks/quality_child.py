@@ -38,7 +38,7 @@ from request_options import Effort, ImageOptions, OutputFormat  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from codec.image_loader import Picture
+    from codec.picture import Picture
 
 LIMITS: Final = ImageLimits(max_pixels=1 << 30, max_frames=500)
 PNGQUANT: Final = Path(sys.executable).with_name("pngquant")

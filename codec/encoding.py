@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from codec import image_encoder, png_palette
 from codec.compressed_image import CompressedImage
 from codec.image_format import TargetFormat
-from codec.image_loader import Picture
+from codec.picture import Picture
 
 if TYPE_CHECKING:
     from request_options import Effort

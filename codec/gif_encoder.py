@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageStat
 
-from codec.image_loader import Picture
+from codec.picture import Picture
 
 # A pixel: red, green, blue and 255 from the lowest byte on; or this one, which isn't seen and
 # leaves what is below.

@@ -29,7 +29,7 @@ from codec import (
 from codec.compressed_image import CompressedImage
 from codec.encoding import HIGHEST_QUALITY, Encoding
 from codec.image_format import SourceFormat, TargetFormat, identify
-from codec.image_loader import Picture
+from codec.picture import Picture
 from errors import ErrorCode, ImageError
 from request_options import Effort, OutputFormat
 

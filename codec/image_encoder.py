@@ -20,7 +20,7 @@ from request_options import Effort
 if TYPE_CHECKING:
     from PIL import Image
 
-    from codec.image_loader import Picture
+    from codec.picture import Picture
 
 # The largest side that each format, or its encoder, can write.
 _LARGEST_SIDE = {

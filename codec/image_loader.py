@@ -7,12 +7,10 @@ fault, and the order of the steps on each frame. Colours are `image_colour`'s bu
 from __future__ import annotations
 
 import io
-import math
-import struct
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import (
     AvifImagePlugin,
@@ -30,17 +28,19 @@ from PIL import (
 from codec import (
     colour_profile,
     container_png,
+    container_tiff,
     gif_canvas,
     image_colour,
     image_metadata,
     jpeg_scans,
 )
-from codec.container_structure import LARGEST_PROFILE_BYTES, Structure, broken, cut_short
+from codec.container_structure import LARGEST_PROFILE_BYTES, Structure, cut_short
 from codec.image_format import SourceFormat, unsupported
+from codec.picture import Picture
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 # Imported here, so that nothing is left to be loaded later, where no file can be opened.
 _PLUGINS = (
@@ -58,7 +58,6 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many processes as cores
 _NO_MORE_JPEG = bytes(16)
 # Metadata can cost more than the picture: what unpacks to a gigabyte, or comes in a million pieces.
 _OPENED_BARE = frozenset([SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.GIF])
-_LARGEST_TILE_PIXELS = 1 << 24  # of a TIFF: decoded whole, however small the image is
 _REDUCING_GAP = 3.0  # how much larger than asked a picture may be decoded, hardly to be seen
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,7 +69,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _MOST_PLAYS = 65_535  # that WebP can say
-_DNG_VERSION = 50706
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
@@ -93,38 +91,6 @@ class Source:
         return (height, width) if self.orientation >= 5 else (width, height)
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Frames of one size and one mode (L, LA, RGB or RGBA), each shown for milliseconds.
-
-    `plays` is how often the animation runs, 0 for ever.
-    """
-
-    frames: list[Image.Image]
-    durations: list[int]
-    plays: int = 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return width and height."""
-        return self.frames[0].size
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether something of it is transparent."""
-        return self.frames[0].mode in {"LA", "RGBA"}
-
-    def flattened(self, background: str) -> Picture:
-        """Lay every frame over a colour."""
-        frames = [image_colour.flatten(frame, background) for frame in self.frames]
-        return Picture(frames, self.durations, self.plays)
-
-    def resized(self, size: tuple[int, int]) -> Picture:
-        """Scale every frame."""
-        frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in self.frames]
-        return Picture(frames, self.durations, self.plays)
-
-
 def open_source(data: bytes, source_format: SourceFormat, structure: Structure) -> Source:
     """Read the headers. Raises ImageError `decode_error`, `truncated`, `unsupported_format`."""
     picture = data
@@ -137,7 +103,7 @@ def open_source(data: bytes, source_format: SourceFormat, structure: Structure) 
     if structure.scans > 1:
         jpeg_scans.watch(image)
     if source_format is SourceFormat.TIFF:
-        _check_tiff(image, len(data))
+        container_tiff.check(image, len(data))
     mode = _mode(image, data)
     profile = colour_profile.find(image, mode, structure)
     if profile is not None and not image_colour.is_foreign(profile, mode):
@@ -301,28 +267,6 @@ def _read_plays(source: Source) -> int:
     return min(loop or 0, _MOST_PLAYS)
 
 
-def _check_tiff(image: Image.Image, size_bytes: int) -> None:
-    """Refuse raw images of cameras, absurd tiles, and pixels that lie behind the file's end."""
-    tags = getattr(image, "tag_v2", {})
-    if _DNG_VERSION in tags:
-        raise unsupported("a camera's raw image")
-    tile_pixels = math.prod(side for tag in (322, 323) for side in _numbers(tags, tag)[:1])
-    if tile_pixels > max(_LARGEST_TILE_PIXELS, math.prod(image.size)):
-        raise broken("its tiles are larger than it is")
-    for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
-        starts, sizes = _numbers(tags, offsets), _numbers(tags, counts)
-        if any(start + size > size_bytes for start, size in zip(starts, sizes, strict=False)):
-            raise cut_short()
-
-
-def _numbers(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
-    value = tags.get(tag, ())
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(number, int) for number in numbers):
-        raise broken("its directory has a text for a number")
-    return numbers
-
-
 @contextmanager
 def _blaming_the_image(data: bytes, source_format: SourceFormat) -> Iterator[None]:
     """Turn whatever Pillow raises while it decodes into an ImageError."""
@@ -346,12 +290,4 @@ def _is_short(data: bytes, source_format: SourceFormat) -> bool:
     """Tell of a BMP or TIFF that fails whether there is less of it than it says."""
     if source_format is SourceFormat.BMP:
         return int.from_bytes(data[2:6], "little") > len(data)
-    if source_format is SourceFormat.TIFF:
-        order = "<" if data[:1] == b"I" else ">"
-        is_big = 43 in data[2:4]
-        directory = data[8:16] if is_big else data[4:8]
-        wanted = struct.unpack(
-            order + ("Q" if is_big else "I"), directory.ljust(8 if is_big else 4, b"\xff")
-        )
-        return bool(wanted[0] + 2 > len(data))
-    return False
+    return source_format is SourceFormat.TIFF and container_tiff.is_short(data)

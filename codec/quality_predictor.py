@@ -16,7 +16,7 @@ from PIL import Image
 
 from codec import image_encoder, ssimulacra2
 from codec.image_format import TargetFormat
-from codec.image_loader import Picture
+from codec.picture import Picture
 from codec.quality_model import FORMULAS, to_quality
 from codec.tile_judge import SMALLEST_SIDE, Sample, TileJudge
 from request_options import Effort

@@ -16,7 +16,7 @@ from errors import ErrorCode, ImageError
 if TYPE_CHECKING:
     from codec.compressed_image import CompressedImage
     from codec.encoding import Encoding
-    from codec.image_loader import Picture
+    from codec.picture import Picture
 
 
 # How the logarithm of bytes goes with quality, on the average of photos.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from codec import gif_encoder
-from codec.image_loader import Picture
+from codec.picture import Picture
 from tests.images import photo
 
 

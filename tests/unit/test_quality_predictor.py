@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from codec import image_encoder, quality_predictor, ssimulacra2
 from codec.image_format import TargetFormat
-from codec.image_loader import Picture
+from codec.picture import Picture
 from codec.quality_model import FORMULAS, to_level, to_quality
 from request_options import Effort
 

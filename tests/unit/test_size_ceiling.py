@@ -12,7 +12,7 @@ from codec import size_ceiling
 from codec.compressed_image import CompressedImage
 from codec.encoding import Encoding
 from codec.image_format import TargetFormat
-from codec.image_loader import Picture
+from codec.picture import Picture
 from errors import ImageError
 from request_options import Effort
 

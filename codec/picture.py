@@ -1,0 +1,41 @@
+"""A decoded picture, as it goes from the loader to the encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from codec import image_colour
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Frames of one size and one mode (L, LA, RGB or RGBA), each shown for milliseconds.
+
+    `plays` is how often the animation runs, 0 for ever.
+    """
+
+    frames: list[Image.Image]
+    durations: list[int]
+    plays: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height."""
+        return self.frames[0].size
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether something of it is transparent."""
+        return self.frames[0].mode in {"LA", "RGBA"}
+
+    def flattened(self, background: str) -> Picture:
+        """Lay every frame over a colour."""
+        frames = [image_colour.flatten(frame, background) for frame in self.frames]
+        return Picture(frames, self.durations, self.plays)
+
+    def resized(self, size: tuple[int, int]) -> Picture:
+        """Scale every frame."""
+        frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in self.frames]
+        return Picture(frames, self.durations, self.plays)
