@@ -11,6 +11,7 @@ import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -117,7 +118,7 @@ class ImagePipeline:
         """Return how this attempt ended. Raises nothing but cancellation."""
         try:
             if image.repeats is not None:
-                return await self._repeat(image)
+                return await self._repeat(image, recipe)
             return await self._make_or_reuse(image, recipe)
         except ImageError as error:
             return self._failure(image, error)
@@ -170,7 +171,8 @@ class ImagePipeline:
         A function of its own, so that the source's bytes are gone when it returns.
         """
         asked = parse_source_url(image.input_url)
-        known = earlier.known(asked.url) if earlier else None
+        # What an origin can't cope with may be the conditions: later attempts are without.
+        known = earlier.known(asked.url) if earlier and not image.attempts else None
         async with self._gate.slot(asked) as visit:
             if image.request_id in self._withdrawn:
                 raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
@@ -203,15 +205,22 @@ class ImagePipeline:
                 await self._outputs.add(compressed)
                 return compressed
 
-    async def _repeat(self, image: ClaimedImage) -> Outcome:
-        """End an image like the earlier one with the same URL, without a second download."""
+    async def _repeat(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
+        """End an image like the earlier one with the same URL, without a second download.
+
+        If that one's file is lost by now, the image is made as if it repeated none.
+        """
         twin = await self._database.run(image_queue.select_twin, image)
         if twin["state"] in {ImageState.PENDING, ImageState.RUNNING}:
             raise PostponedError("a retry has begun the earlier image anew", POSTPONED_SECONDS)
         if twin["state"] == ImageState.SUCCEEDED:
             source = StagedImage.of(image.request_id, twin["n"], twin["fence"], twin["format"])
-            size = twin["bytes_out"]
-            await _in_thread(self._stores, self._files.stage_copy, image, source, size)
+            described = twin["bytes_out"], twin["sha256"]
+            try:
+                await _in_thread(self._stores, self._files.stage_copy, image, source, *described)
+            except FileNotFoundError:
+                logger.warning("the file of %s-%d is lost or damaged", image.request_id, twin["n"])
+                return replace(await self._make(image, recipe, None), reuse_key=None)
         result = {name: twin[name] for name in image_queue.RESULT_COLUMNS}
         return Outcome(**_identity(image), state=ImageState(twin["state"]), reused=True, **result)
 
@@ -220,8 +229,9 @@ class ImagePipeline:
     ) -> Outcome:
         """End an image with the file of an earlier one. Raises _GoneError."""
         source = StagedImage.of(earlier.request_id, earlier.n, earlier.fence, earlier.format)
+        described = earlier.bytes_out, earlier.sha256
         try:
-            await _in_thread(self._stores, self._files.stage_copy, image, source, earlier.bytes_out)
+            await _in_thread(self._stores, self._files.stage_copy, image, source, *described)
         except (FileNotFoundError, ImageError) as error:
             raise _GoneError from error
         return Outcome(**_identity(image), **facts, state=ImageState.SUCCEEDED, reused=True)

@@ -6,6 +6,7 @@ keys are is `storage_keys`' business, when a file is published `output_files`'.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -148,6 +149,21 @@ class ImageStore:
             etag=(meta["e_tag"] or f"{meta['last_modified'].timestamp():x}").strip('"'),
             modified=meta["last_modified"].timestamp(),
         )
+
+    def has(self, key: str, size: int, sha256: str) -> bool:
+        """Tell whether what was stored lies under `key`, undamaged.
+
+        A bucket is believed by the size: it keeps checksums of its own.
+        """
+        file = self.find(key)
+        if file is None or file.size != size:
+            return False
+        if not self._root:
+            return True
+        digest = hashlib.sha256()
+        for piece in self.read(file, 0, size):
+            digest.update(piece)
+        return digest.hexdigest() == sha256
 
     def read(self, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` up to, not including, `end`, in pieces.

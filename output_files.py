@@ -45,11 +45,11 @@ class OutputFiles:
         self._store.put(staged.key, compressed.data)
         return hashlib.sha256(compressed.data).hexdigest()
 
-    def stage_copy(self, image: ClaimedImage, twin: StagedImage, size: int) -> None:
-        """Stage what the ended `twin` has, so many bytes, as the output of another image.
+    def stage_copy(self, image: ClaimedImage, twin: StagedImage, size: int, sha256: str) -> None:
+        """Stage what the ended `twin` has, as its row describes it, as the output of another image.
 
         On disk both are names of one file. Raises ImageError `storage_error`, and FileNotFoundError
-        when there is no such file, be it that the twin was deleted.
+        when there is no such file, be it that the twin was deleted or the file damaged.
         """
         copy = StagedImage(image.request_id, image.n, image.fence, twin.extension)
         try:
@@ -57,8 +57,7 @@ class OutputFiles:
         except FileNotFoundError:  # its row names it, but it is not moved yet
             self.publish(twin)
             self._store.copy(twin.published_key, copy.key)
-        file = self._store.find(copy.key)
-        if file is None or file.size != size:
+        if not self._store.has(copy.key, size, sha256):
             self._store.delete(copy.key)
             raise FileNotFoundError(copy.key)
 

@@ -507,24 +507,65 @@ def test_what_is_unchanged_is_neither_decoded_nor_written_again(
     assert _make(Queue(clean_database, url), tmp_path, origin.authority)[1] == 0
 
 
-def test_an_unchanged_image_is_recorded_with_its_newest_validators(
+def test_a_304_about_another_state_is_neither_believed_nor_kept(
     clean_database: Database, tmp_path: Path, origin: Origin
 ) -> None:
-    """Those of the 304, or those that are known; a third request asks by them."""
-    unchanged = Reply(status=304, headers={"ETag": 'W/"2"'}, content_type=None)
+    """The origin looked at the date alone, say: what it has by now is downloaded."""
+    other = saved(photo(60, 50), "JPEG")
+    stale = Reply(status=304, headers={"ETag": '"2"'}, content_type=None)
+    new = Reply(other, headers={"ETag": '"2"', "Last-Modified": DATE})
     first = Reply(JPEG, headers={"ETag": '"1"', "Last-Modified": DATE})
-    url = origin.serve_in_turn("/1.jpg", first, unchanged)
-    for _ in range(3):
-        queue = Queue(clean_database, url)
-        _make(queue, tmp_path, origin.authority)
-    row = queue.images[0]
-    assert (row["etag"], row["last_modified"], row["reused"]) == ('W/"2"', DATE, True)
+    url = origin.serve_in_turn("/1.jpg", first, stale, new)
+    queues = [Queue(clean_database, url) for _ in range(3)]
+    made = [_make(queue, tmp_path, origin.authority) for queue in queues]
+    assert [(outcome.reused, outcome.attempts) for outcome, _ in made] == [
+        *[(False, 1), (False, 1), (True, 1)]
+    ]
+    files = [_published(tmp_path, queue).read_bytes() for queue in queues]
+    assert files == [JPEG, other, other]
     asked = [request.headers.get("if-none-match") for request in origin.requests]
-    assert asked == [None, '"1"', 'W/"2"']
+    assert asked == [None, '"1"', None, '"2"']
+
+
+def test_conditions_are_for_the_first_attempt(
+    clean_database: Database, tmp_path: Path, origin: Origin
+) -> None:
+    """An origin that fails over them gives the image in the next one; equal bytes still count."""
+    first = Reply(JPEG, headers={"ETag": '"1"'})
+    url = origin.serve_in_turn("/1.jpg", first, Reply(status=500), Reply(JPEG))
+    _make(Queue(clean_database, url), tmp_path, origin.authority)
+    queue = Queue(clean_database, url)
+    outcome, _ = _make(queue, tmp_path, origin.authority)
+    assert (outcome.state, outcome.error_code) == (ImageState.PENDING, "http_500")
+    queue.change("due_at = now()", 1)
+    outcome, decoded = _make(queue, tmp_path, origin.authority)
+    assert (outcome.state, outcome.reused, decoded) == (ImageState.SUCCEEDED, True, 0)
+    asked = [request.headers.get("if-none-match") for request in origin.requests]
+    assert asked == [None, '"1"', None]
+
+
+@pytest.mark.parametrize("loss", ["no file", "cut", "damaged"])
+def test_a_repetition_of_what_is_lost_is_made_itself(
+    clean_database: Database, tmp_path: Path, origin: Origin, loss: str
+) -> None:
+    """Somebody was at the disk: it is downloaded once more, and found by no later request."""
+    url = origin.serve("/1.jpg", JPEG)
+    queue = Queue(clean_database, url, url)
+    _make(queue, tmp_path, origin.authority)
+    file = _published(tmp_path, queue)
+    if loss == "no file":
+        file.unlink()
+    else:
+        file.write_bytes(JPEG[:-1] if loss == "cut" else bytes(len(JPEG)))
+    outcome, decoded = _make(queue, tmp_path, origin.authority)
+    assert (outcome.n, outcome.state, outcome.reused, decoded) == (2, "succeeded", False, 1)
+    assert outcome.reuse_key is None
+    assert file.with_name(f"{queue.id}-2.jpg").read_bytes() == JPEG
+    assert origin.count("/1.jpg") == 2
 
 
 @pytest.mark.parametrize("validators", VALIDATORS[:2])
-@pytest.mark.parametrize("loss", ["purged", "no file", "cut", "folder"])
+@pytest.mark.parametrize("loss", ["purged", "no file", "cut", "damaged", "folder"])
 def test_an_earlier_image_that_is_lost_meanwhile_is_no_trouble(
     clean_database: Database,
     tmp_path: Path,
@@ -543,6 +584,8 @@ def test_an_earlier_image_that_is_lost_meanwhile_is_no_trouble(
             _delete(before, tmp_path)
         elif loss == "cut":
             file.write_bytes(JPEG[:-1])
+        elif loss == "damaged":
+            file.write_bytes(bytes(len(JPEG)))
         else:
             file.unlink()
         if loss == "folder":

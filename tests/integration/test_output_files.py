@@ -131,6 +131,8 @@ def test_a_late_attempt_s_file_is_not_the_one_that_is_served(shop: Shop) -> None
 
 # --- Copies ----------------------------------------------------------------------------------
 
+TWIN_SHA256 = hashlib.sha256(b"twin").hexdigest()
+
 
 @pytest.mark.parametrize("is_published", [False, True])
 def test_a_copy_is_made_of_what_its_twin_has(shop: Shop, *, is_published: bool) -> None:
@@ -142,7 +144,7 @@ def test_a_copy_is_made_of_what_its_twin_has(shop: Shop, *, is_published: bool) 
     if is_published:
         shop.outputs.publish(twin)
     (copy,) = queue.claim()
-    shop.outputs.stage_copy(copy, twin, 4)
+    shop.outputs.stage_copy(copy, twin, 4, TWIN_SHA256)
     assert shop.files == {
         _published(queue.id, 1): b"twin",
         f"{STAGED_IMAGES}{queue.id}-2.1.jpg": b"twin",
@@ -152,15 +154,20 @@ def test_a_copy_is_made_of_what_its_twin_has(shop: Shop, *, is_published: bool) 
     assert shop.files == {_published(queue.id, n): b"twin" for n in (1, 2)}
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_a_copy_of_another_size_than_its_row_says_is_none(shop: Shop, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "sha256"),
+    [(3, TWIN_SHA256), (5, TWIN_SHA256), (4, hashlib.sha256(b"Twin").hexdigest())],
+)
+def test_a_copy_of_other_bytes_than_its_row_says_is_none(
+    shop: Shop, size: int, sha256: str
+) -> None:
     """Whatever has become of the file: nothing is staged."""
     before, queue = Queue(shop.database, *urls(1)), Queue(shop.database, *urls(1))
     twin = shop.stage(before.claim()[0], b"twin")
     before.record(success(before.claim_of(1)))
     shop.outputs.publish(twin)
     with pytest.raises(FileNotFoundError):
-        shop.outputs.stage_copy(queue.claim()[0], twin, size)
+        shop.outputs.stage_copy(queue.claim()[0], twin, size, sha256)
     assert shop.files == {_published(before.id, 1): b"twin"}
 
 
@@ -168,7 +175,9 @@ def test_a_copy_of_what_is_not_there_is_none(shop: Shop) -> None:
     """Be it that its request was deleted."""
     queue = Queue(shop.database, *urls(1))
     with pytest.raises(FileNotFoundError):
-        shop.outputs.stage_copy(queue.claim()[0], StagedImage("ab" * 16, 1, 1, "jpg"), 4)
+        shop.outputs.stage_copy(
+            queue.claim()[0], StagedImage("ab" * 16, 1, 1, "jpg"), 4, TWIN_SHA256
+        )
     assert shop.files == {}
 
 
