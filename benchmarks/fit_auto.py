@@ -34,9 +34,10 @@ from benchmarks import judges
 from benchmarks.quality_photos import find, seen
 from codec import image_encoder
 from codec.image_format import TargetFormat
+from codec.likeness import AIM
 from codec.picture import Picture
 from codec.quality_model import Formula, to_level, to_quality
-from codec.quality_predictor import AIM, observe
+from codec.quality_predictor import observe
 from request_options import Effort
 
 if TYPE_CHECKING:

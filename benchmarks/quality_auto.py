@@ -14,7 +14,7 @@ from benchmarks.quality_encoders import EFFORTS, Encoded, Encoder, Tools
 from benchmarks.quality_photos import seen
 from benchmarks.quality_report import Figure, Table, worst_crop
 from benchmarks.quality_scores import SSIMULACRA2, Scores
-from codec.quality_predictor import AIM
+from codec.likeness import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from codec import ssimulacra2
+from codec.likeness import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,8 +50,7 @@ _CHUNK = 4096  # colours at a time, so that their distances stay in the processo
 
 # What a JPEG of that quality scores on average; the last is for the qualities below 100.
 _QUALITIES = (1, 40, 65, 75, 90, 100)
-_SCORES = (30.0, 55.0, 70.0, 75.0, 85.0, 95.0)
-AUTO_SCORE: Final = 75.0
+_SCORES = (30.0, 55.0, 70.0, AIM, 85.0, 95.0)
 
 # Bands: steps of this height (in OKLab) that the source hasn't, where its neighbours differ by no
 # more than so many levels, between so many of all neighbours. Found by eye: the score alone lets
@@ -81,7 +81,7 @@ _TO_OKLAB: Final = np.array(
 def score_for(quality: int | None) -> float:
     """Return the score that a quality from 1 to 99 stands for, None for `auto`."""
     if quality is None:
-        return AUTO_SCORE
+        return AIM
     return float(np.interp(quality, _QUALITIES, _SCORES))
 
 
@@ -219,7 +219,7 @@ def _could_pass(glance: _Colours, least_score: float) -> bool:
 
 def _is_near(palette: _Palette, least_score: float) -> bool:
     """Tell whether a score can be reached: with colours farther off than that it never was."""
-    return palette.error < 0.0125 + 0.00025 * (AUTO_SCORE - least_score)
+    return palette.error < 0.0125 + 0.00025 * (AIM - least_score)
 
 
 def _has_bands(colours: _Colours, palette: _Palette) -> bool:

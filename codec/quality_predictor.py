@@ -1,9 +1,9 @@
 """Finds the quality that `auto` takes: the smallest file that still looks right.
 
-Owns the aim, a SSIMULACRA 2 of 75 against the picture, and a short way to it: tiles from all over
-the picture are encoded once, and a formula tells from their errors and the picture's size which
-quality the whole takes. Its numbers were fitted over photos by `benchmarks/fit_auto.py` and stand
-in `quality_model`. How tiles are scored is `tile_judge`'s business.
+Owns a short way to the aim of `likeness`: tiles from all over the picture are encoded once, and a
+formula tells from their errors and the picture's size which quality the whole takes. Its numbers
+were fitted over photos by `benchmarks/fit_auto.py` and stand in `quality_model`. How tiles are
+scored is `tile_judge`'s business.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from codec.picture import Picture
 from codec.quality_model import FORMULAS, to_quality
 from codec.tile_judge import SMALLEST_SIDE, Sample, TileJudge
 from request_options import Effort
-
-AIM: Final = 75.0  # the SSIMULACRA 2 that auto aims at
 
 # Pixels of the picture for each tile, and how many tiles at most: encoders that take longer leave
 # time for more. On two megapixels that takes 3 ms for a JPEG, 8 for a WebP, 30 for an AVIF.

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from codec import format_hint, png_palette, ssimulacra2
+from codec.likeness import AIM
 from errors import ErrorCode, ImageError
 from request_options import OutputFormat
 from tests.images import animation, opened, saved, squeezed
 
-AUTO = png_palette.AUTO_SCORE
 SIDES = (240, 160)
 
 
@@ -55,7 +55,7 @@ def colour_count(image: Image.Image) -> int:
     return len(image.getcolors(1 << 24) or [])
 
 
-def reduced(image: Image.Image, least_score: float = AUTO) -> Image.Image:
+def reduced(image: Image.Image, least_score: float = AIM) -> Image.Image:
     """Return the picture in few colours, which there has to be."""
     result = png_palette.reduce(image, least_score)
     assert result is not None
@@ -70,7 +70,7 @@ def test_flat_art_gets_few_colours_and_looks_right(mode: str) -> None:
     assert colour_count(art) > 500
     assert colour_count(few) <= 256
     assert few.mode == mode
-    assert ssimulacra2.score(art, few) >= AUTO
+    assert ssimulacra2.score(art, few) >= AIM
 
 
 def test_a_logo_gets_four_bits_a_pixel() -> None:
@@ -89,13 +89,13 @@ def test_a_lower_score_is_had_from_fewer_colours() -> None:
 
 def test_a_photo_keeps_its_colours() -> None:
     """With 256 of them its soft parts would fall into bands."""
-    assert png_palette.reduce(photo(), AUTO) is None
+    assert png_palette.reduce(photo(), AIM) is None
 
 
 def test_bands_are_no_way_to_save() -> None:
     """A palette that scores enough is refused for steps where the picture is smooth."""
     soft = gradient((90, 100, 120), (90, 100, 120), (150, 170, 200), (150, 170, 200))
-    assert ssimulacra2.score(soft, png_palette.fit(soft, 32)) > AUTO
+    assert ssimulacra2.score(soft, png_palette.fit(soft, 32)) > AIM
     assert colour_count(reduced(soft)) > 32
 
 
@@ -116,7 +116,7 @@ def test_alpha_stays_to_the_bit(seed: int, alphas: int, colours: int) -> None:
     assert few.getchannel("A").tobytes() == image.getchannel("A").tobytes()
 
 
-@pytest.mark.parametrize("least_score", [30, AUTO])
+@pytest.mark.parametrize("least_score", [30, AIM])
 def test_alpha_of_a_cut_out_stays_to_the_bit(least_score: float) -> None:
     """With every alpha there is, colours alone are counted."""
     cut_out = drawn(mode="RGBA")
@@ -150,7 +150,7 @@ def test_small_images_of_every_mode(size: tuple[int, int], mode: str) -> None:
     few = png_palette.fit(image, 8)
     assert (few.size, few.mode) == (size, mode)
     assert colour_count(few) <= 8
-    assert (png_palette.reduce(image, AUTO) or image).size == size
+    assert (png_palette.reduce(image, AIM) or image).size == size
 
 
 def test_the_background_stays_what_it_is() -> None:
@@ -181,7 +181,7 @@ def test_the_same_picture_gives_the_same_colours() -> None:
 def test_a_huge_picture_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time and memory go into packing it."""
     monkeypatch.setattr(png_palette, "LARGEST_PIXELS", SIDES[0] * SIDES[1] - 1)
-    assert png_palette.reduce(drawn(), AUTO) is None
+    assert png_palette.reduce(drawn(), AIM) is None
     assert squeezed(saved(drawn(), "PNG")).quality == "lossless"
 
 
@@ -190,14 +190,14 @@ def test_colours_that_save_nothing_are_kept() -> None:
     art = drawn(mode="RGBA")
     noise = np.random.default_rng(1).integers(1, 256, SIDES[::-1], np.uint8)
     art.putalpha(Image.fromarray(noise))
-    assert png_palette.reduce(art, AUTO) is None
+    assert png_palette.reduce(art, AIM) is None
 
 
 def test_a_higher_quality_wants_a_higher_score() -> None:
     """`auto` is the score that the service aims at."""
     scores = [png_palette.score_for(quality) for quality in range(1, 100)]
     assert all(low < high for low, high in itertools.pairwise(scores))
-    assert png_palette.score_for(None) == AUTO
+    assert png_palette.score_for(None) == AIM
 
 
 def test_art_is_stored_with_a_palette() -> None:

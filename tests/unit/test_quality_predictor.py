@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from codec import image_encoder, quality_predictor, ssimulacra2
 from codec.image_format import TargetFormat
+from codec.likeness import AIM
 from codec.picture import Picture
 from codec.quality_model import FORMULAS, to_level, to_quality
 from request_options import Effort
@@ -71,7 +72,7 @@ def test_pictures_of_all_kinds_look_right(target: TargetFormat) -> None:
     middle = round(float(np.median(list(qualities.values()))))
     misses, misses_of_one = (
         [
-            abs(ssimulacra2.score(image, encoded(image, target, number)) - quality_predictor.AIM)
+            abs(ssimulacra2.score(image, encoded(image, target, number)) - AIM)
             for image, number in zip(PICTURES.values(), numbers, strict=True)
         ]
         for numbers in (qualities.values(), [middle] * len(PICTURES))
