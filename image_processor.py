@@ -25,7 +25,7 @@ from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from image_queue import ImageState
-from image_reuse import Recipe
+from image_reuse import Recipe, codec_version
 from in_flight import InFlight
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
@@ -104,6 +104,7 @@ class ImageProcessor:
 
     async def start(self) -> frozenset[Bar]:
         """Make ready for images; return the bars of the decoders' cage."""
+        codec_version()  # of the code that the decoders begin with, should it be replaced later
         bars = await self._pipeline.start()
         for bar in Bar:
             metrics.DECODER_BARS.labels(bar).set(bar in bars)

@@ -34,9 +34,11 @@ from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
 from decoder import decoder_handle
 from decoder.decoder_cage import Bar
+from decoder.decoder_pool import DecoderPool
 from errors import SettingsError
 from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images
+from image_reuse import codec_version
 from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
@@ -768,6 +770,24 @@ def test_a_worker_tells_how_its_decoders_are_caged(shop: Shop) -> None:
         said = worker.describe()
     assert said.startswith("decoders caged by ")
     assert set(re.findall(r"\w+", said)) >= set(Bar)
+
+
+def test_the_compressor_s_version_is_that_of_the_start(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are replaced under a running worker are not those that its decoders run."""
+    start = DecoderPool.start
+    known = []
+
+    def noted(pool: DecoderPool) -> None:
+        known.append(codec_version.cache_info().currsize)
+        start(pool)
+
+    monkeypatch.setattr(DecoderPool, "start", noted)
+    codec_version.cache_clear()
+    with shop.worker() as worker:
+        worker.describe()
+    assert known == [1]
 
 
 def test_nothing_starts_when_no_decoder_does(
