@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from request_options import Effort
 
 HIGHEST_QUALITY: Final = 100
-_FEWEST_COLOURS = 8  # of a PNG
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Encoding:
             said = "lossless"
         if self.target is TargetFormat.PNG and quality < HIGHEST_QUALITY:
             said = "palette"
-            colours = max(_FEWEST_COLOURS, 256 * quality // HIGHEST_QUALITY)
+            colours = image_encoder.colours_at(quality)
             picture = Picture([png_palette.fit(picture.frames[0], colours)], picture.durations)
         if self.target is TargetFormat.GIF:
             said = "palette"

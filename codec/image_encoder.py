@@ -48,7 +48,7 @@ _MOST_PIXELS = {
 _WEBP_HAS_ALPHA = 0x10  # a flag of its VP8X chunk (RFC 9649)
 _MOST_MINIMISED_PIXELS = 16_000_000  # of a WebP animation: a million take half a second at most
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
-_FEWEST_GIF_COLOURS = 8
+_MOST_COLOURS, _FEWEST_COLOURS = 256, 8  # of a GIF, or a PNG in few
 
 
 def encode(
@@ -78,6 +78,11 @@ def encode(
             return _encode_gif(picture, quality)
         case TargetFormat.AVIF:
             return _encode_avif(picture, quality, effort)
+
+
+def colours_at(quality: int) -> int:
+    """Return how many colours a quality from 1 to 100 means to a format that has a palette."""
+    return max(_FEWEST_COLOURS, _MOST_COLOURS * quality // 100)
 
 
 def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
@@ -156,8 +161,7 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
 
 
 def _encode_gif(picture: Picture, quality: int) -> bytes:
-    colours = max(_FEWEST_GIF_COLOURS, 256 * quality // 100)
-    gif = gif_encoder.encode(gif_encoder.reduced(picture, colours))
+    gif = gif_encoder.encode(gif_encoder.reduced(picture, colours_at(quality)))
     assert gif is not None  # noqa: S101  as reduced, every frame has few enough
     return gif
 

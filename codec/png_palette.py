@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import oxipng
-from numpy.typing import NDArray
 from PIL import Image
 
 from codec import ssimulacra2
@@ -25,6 +24,8 @@ from codec.likeness import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
 _Number = TypeVar("_Number", bound=np.generic)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from codec import ssimulacra2, ssimulacra2_colour
+from codec.image_colour import flatten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,10 +135,7 @@ def _weigh(component: int, scale: int, norms: NDArray[np.float32]) -> float:
 
 def _seen(image: Image.Image) -> Image.Image:
     """Return RGB; what is transparent is seen over white, as on most pages."""
-    if "A" in image.mode:
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert("RGB")
+    return flatten(image, "#ffffff").convert("RGB")
 
 
 def _fine_scales(luma: NDArray[np.uint8]) -> Iterator[_Planes]:
