@@ -19,13 +19,14 @@ import job_queue
 import metrics
 import worker_steps
 from async_database import AsyncDatabase
+from codec.codec_version import codec_version
 from database_helper import DatabaseUnavailableError, select_request
 from decoder.decoder_cage import Bar
 from errors import ImageError, ServiceError
 from idempotency import delete_expired_keys
 from image_pipeline import ImagePipeline
 from image_queue import ImageState
-from image_reuse import Recipe, codec_version
+from image_reuse import Recipe
 from in_flight import InFlight
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
+from codec.codec_version import codec_version
 from fetching.source_response import Validators
 
 if TYPE_CHECKING:
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from database_helper import Cursor
     from request_options import ImageOptions
     from settings import Settings
-
-CODEC: Final = Path(__file__).parent / "codec"
-# Those that decide on an output's bytes.
-LIBRARIES: Final = ("mozjpeg-lossless-optimization", "numpy", "pillow", "pyoxipng")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +97,3 @@ def find_earlier(cursor: Cursor, keys: Collection[str]) -> dict[str, EarlierImag
         (list(keys),),
     )
     return {row.pop("key"): EarlierImage(**row) for row in cursor.fetchall()}
-
-
-@cache
-def codec_version(folder: Path = CODEC) -> str:
-    """Return a digest of the compressor: another one may make other bytes of the same image.
-
-    Taken from its files themselves, so that nobody has to remember to raise a number.
-    """
-    digest = sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"\n{path.name} {sha256(path.read_bytes()).hexdigest()}".encode())
-    return digest.hexdigest()

@@ -30,6 +30,7 @@ import in_flight
 import job_queue
 import worker_steps
 import worker_thread
+from codec.codec_version import codec_version
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
 from decoder import decoder_handle
@@ -38,7 +39,6 @@ from decoder.decoder_pool import DecoderPool
 from errors import SettingsError
 from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images
-from image_reuse import codec_version
 from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher

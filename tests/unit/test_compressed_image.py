@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from image_reuse import CODEC
+from codec.codec_version import CODEC
 
 _TELL = """
 import sys

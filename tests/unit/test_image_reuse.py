@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import sys
-from importlib.metadata import packages_distributions
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 import image_reuse
-from image_reuse import CODEC, LIBRARIES, Recipe, codec_version
+from image_reuse import Recipe
 from request_options import Effort, ImageOptions, OutputFormat
 from settings import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 URL = "http://shop.example/é.jpg"
 
@@ -74,43 +67,3 @@ def test_another_compressor_makes_another_image(monkeypatch: pytest.MonkeyPatch)
     before = _key(ImageOptions())
     monkeypatch.setattr(image_reuse, "codec_version", lambda: "another")
     assert _key(ImageOptions()) != before
-
-
-def test_every_file_of_the_compressor_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its name and its bytes, and the libraries under it; not what Python keeps beside."""
-    (tmp_path / "a.py").write_bytes(b"1")
-    versions = []
-
-    def note() -> None:
-        codec_version.cache_clear()
-        versions.append(codec_version(tmp_path))
-
-    note()
-    (tmp_path / "b.json").write_bytes(b"1")
-    note()
-    (tmp_path / "b.json").write_bytes(b"2")
-    note()
-    (tmp_path / "b.json").rename(tmp_path / "c.json")
-    note()
-    monkeypatch.setattr(image_reuse, "version", lambda _: "99")
-    note()
-    assert len(set(versions)) == len(versions)
-    (tmp_path / "__pycache__").mkdir()
-    note()
-    assert versions[-1] == versions[-2]
-    codec_version.cache_clear()
-
-
-def test_every_library_of_the_compressor_counts() -> None:
-    """What its modules import is theirs, ours or the standard library's, or in the list."""
-    trees = [ast.parse(path.read_bytes()) for path in CODEC.glob("*.py")]
-    nodes = list(chain.from_iterable(map(ast.walk, trees)))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
-    installed = packages_distributions()
-    used = {name.lower() for top in tops for name in installed.get(top, ())}
-    assert "pillow" in used
-    assert used <= set(LIBRARIES)
