@@ -10,6 +10,7 @@ may still crash or hang a codec, so a service runs this in a process apart
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -186,7 +187,7 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
     if target is TargetFormat.JPEG:
         picture = picture.flattened(options.background)
     encoding = Encoding(target, _affordable_effort(picture, options))
-    quality = _quality(picture, encoding, options)
+    quality = _quality(source, picture, encoding, options)
     compressed = _encode(source, picture, encoding, quality, options)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
         return _squeeze(picture, encoding, quality, compressed, options.max_bytes)
@@ -207,9 +208,14 @@ def _affordable_effort(picture: Picture, options: ImageOptions) -> Effort:
     return Effort.FAST if options.max_bytes and pixels > _MOST_PIXELS_OF_TRIALS else options.effort
 
 
-def _quality(picture: Picture, encoding: Encoding, options: ImageOptions) -> int:
-    """Return the number asked for, or the one that `auto` takes; PNG and GIF keep everything."""
-    if encoding.target not in _LOSSY:
+def _quality(source: Source, picture: Picture, encoding: Encoding, options: ImageOptions) -> int:
+    """Return the number asked for, or the one that `auto` takes; PNG and GIF keep everything.
+
+    So does a lossless animation whose format is kept, unless that is too large.
+    """
+    is_kept = options.format is OutputFormat.KEEP and not options.max_bytes
+    stays_lossless = is_kept and source.structure.is_lossless and len(picture.frames) > 1
+    if stays_lossless or encoding.target not in _LOSSY:
         return HIGHEST_QUALITY
     return options.quality or quality_predictor.predict(picture, encoding.target, encoding.effort)
 
@@ -309,13 +315,13 @@ def _hint(
     is_huge = compressed.width * compressed.height > png_palette.LARGEST_PIXELS
     if options.format is not OutputFormat.KEEP or compressed.format != TargetFormat.PNG or is_huge:
         return ""
-    source = _open(data, limits)
-    if source.frames > 1:
-        return ""
 
     def encode(target: OutputFormat) -> bytes:
         return compress(data, replace(options, format=target, max_bytes=None), limits).data
 
-    return format_hint.hint(
-        len(compressed.data), encode, has_alpha=source.image.has_transparency_data
-    )
+    with suppress(MemoryError):  # the image is done, whatever becomes of a trial
+        source = _open(data, limits)
+        if source.frames == 1:
+            has_alpha = source.image.has_transparency_data
+            return format_hint.hint(len(compressed.data), encode, has_alpha=has_alpha)
+    return ""

@@ -30,9 +30,8 @@ _LARGEST_SIDE = {
     TargetFormat.GIF: 65_535,
     TargetFormat.AVIF: 32_768,  # more, and decoders refuse it
 }
-# From here on colours have the resolution of brightness: for AVIF where that takes fewer bytes
-# at equal score.
-_FULL_COLOUR_QUALITY = {TargetFormat.JPEG: 90, TargetFormat.AVIF: 80}
+# From here on colours have the resolution of brightness: that takes fewer bytes at equal score.
+_FULL_COLOUR_AVIF_QUALITY = 80
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
 _WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 6}
 _LOSSLESS_WEBP = {Effort.FAST: (1, 0), Effort.BALANCED: (2, 50), Effort.BEST: (4, 100)}
@@ -138,10 +137,6 @@ def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless:
     return webp
 
 
-def _subsampling(target: TargetFormat, quality: int) -> str:
-    return "4:4:4" if quality >= _FULL_COLOUR_QUALITY[target] else "4:2:0"
-
-
 def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
     settings: dict[str, Any] = {
         "quality": quality,
@@ -150,7 +145,8 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
         "autotiling": False,  # tiles cost bytes, and gain only threads
     }
     if picture.frames[0].mode != "L":
-        settings["subsampling"] = _subsampling(TargetFormat.AVIF, quality)
+        is_full = quality >= _FULL_COLOUR_AVIF_QUALITY
+        settings["subsampling"] = "4:4:4" if is_full else "4:2:0"
     if len(picture.frames) > 1:
         settings |= _animation(picture)
         settings["duration"] = [ms or _SHORTEST_AVIF_FRAME_MS for ms in picture.durations]

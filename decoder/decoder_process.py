@@ -23,6 +23,7 @@ from PIL import Image
 
 from codec.compressed_image import ImageLimits
 from codec.image_compressor import compress
+from codec.tile_judge import SMALLEST_SIDE
 from decoder import decoder_cage, decoder_protocol
 from errors import ErrorCode, ImageError
 from request_options import ImageOptions, OutputFormat
@@ -88,11 +89,16 @@ def _enter_cage(limits: ImageLimits, seconds: float, service: int) -> set[Bar]:
 
 def _use_codecs(limits: ImageLimits) -> None:
     """Use every codec once: what they load lazily and the threads they start are then there."""
-    large_enough = replace(limits, max_pixels=max(limits.max_pixels, 32 * 32))
+    side = 2 * SMALLEST_SIDE  # halved, it still has all that the codecs do
+    large_enough = replace(limits, max_pixels=max(limits.max_pixels, side * side))
     for target in OutputFormat:
         sample = io.BytesIO()
-        Image.new("RGB", (32, 32)).save(sample, "TIFF" if target is OutputFormat.KEEP else target)
-        compress(sample.getvalue(), ImageOptions(format=target, max_width=16), large_enough)
+        Image.new("RGB", (side, side)).save(
+            sample, "TIFF" if target is OutputFormat.KEEP else target
+        )
+        compress(
+            sample.getvalue(), ImageOptions(format=target, max_width=SMALLEST_SIDE), large_enough
+        )
 
 
 def _silence_libraries(nowhere: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
-from codec import image_compressor, image_encoder
+from codec import image_compressor, image_encoder, quality_predictor
 from codec.compressed_image import ImageLimits
 from codec.image_format import SourceFormat, TargetFormat
 from codec.image_loader import open_source
@@ -781,6 +781,22 @@ def test_an_animated_lossless_webp_keeps_every_pixel() -> None:
     data = animation("WEBP", lossless=True, method=0, quality=0)
     image = squeezed(data, max_width=24, quality=90)
     assert image.quality == "lossless"
+
+
+def test_what_keeps_every_pixel_is_not_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What auto would take is asked where it is used alone: here if it must get smaller."""
+    asked = []
+
+    def predict(*_: object) -> int:
+        asked.append(1)
+        return 50
+
+    monkeypatch.setattr(quality_predictor, "predict", predict)
+    data = animation("WEBP", lossless=True, method=0, quality=0)
+    assert squeezed(data).quality == "lossless"
+    assert not asked
+    squeezed(data, max_bytes=len(data))
+    assert asked
 
 
 @pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF", "WEBP"])

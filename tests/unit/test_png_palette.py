@@ -271,3 +271,15 @@ def test_a_small_file_costs_no_trial() -> None:
         raise AssertionError(target)
 
     assert format_hint.hint(10_000, encode, has_alpha=False) == ""
+
+
+def test_an_image_that_is_done_fails_for_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial may take more memory than the image did."""
+
+    def no_memory(*_: object, **__: object) -> str:
+        raise MemoryError
+
+    png = saved(photo(), "PNG")
+    assert squeezed(png).hint
+    monkeypatch.setattr(format_hint, "hint", no_memory)
+    assert squeezed(png).hint == ""
