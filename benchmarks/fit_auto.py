@@ -37,7 +37,7 @@ from codec.image_format import TargetFormat
 from codec.likeness import AIM
 from codec.picture import Picture
 from codec.quality_model import Formula, to_level, to_quality
-from codec.quality_predictor import observe
+from codec.quality_predictor import Trials
 from request_options import Effort
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def fit(observations: list[Observation], trial: int) -> Formula:
         round(float(np.median(levels))),
         round(float(np.percentile(levels, 1))) - _MARGIN,
         round(float(np.percentile(levels, 99))) + _MARGIN,
+        round(float(np.percentile(features[:, 0], 2))),
         round(float(np.average(levels - features @ weights, weights=importance)), 2),
         tuple(map(float, weights)),
     )
@@ -209,7 +210,7 @@ def _observe_all(
                 known[key] = search(image, target, effort)
                 memory.write_text(json.dumps(known))
             if found := known[key]:
-                features = observe(image, target, effort, _TRIALS[target])
+                features = Trials(image, target, effort).features(_TRIALS[target])
                 observations.append(
                     Observation(path.name, name == "whole", target, *found, features)
                 )

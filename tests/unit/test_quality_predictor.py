@@ -92,6 +92,36 @@ def test_every_effort_has_its_formula(target: TargetFormat, effort: Effort) -> N
     assert 1 <= formula.lowest < formula.usual < formula.highest <= 100
 
 
+def screenshot() -> Image.Image:
+    """Return coloured letters on a dark ground, which no photo is like."""
+    image = Image.new("RGB", (320, 320), (20, 20, 40))
+    draw = ImageDraw.Draw(image)
+    for line in range(29):
+        colour = ("red", "lime", "cyan", "magenta")[line % 4]
+        draw.text((4, line * 11), "def auto(self) -> None: return 75  # " * 2, fill=colour)
+    return image
+
+
+def test_print_takes_what_it_needs() -> None:
+    """Where a formula of photos is out of its depth, tiles have to look right themselves."""
+    image, target = screenshot(), TargetFormat.AVIF
+    formula = FORMULAS[target, Effort.BALANCED]
+    trials = quality_predictor.Trials(image, target, Effort.BALANCED)
+    too_low = to_quality(target, formula.level(trials.features(formula.trial)))
+    quality = predicted(image, target)
+    assert quality > too_low
+    for number, is_right in ((too_low, False), (quality, True)):
+        assert (ssimulacra2.score(image, encoded(image, target, number)) > AIM) is is_right
+
+
+def test_what_can_not_look_right_is_not_paid_for() -> None:
+    """Colours of noise have half the resolution in a WebP at any quality."""
+    noise = Image.merge("RGB", [Image.effect_noise((256, 256), 90) for _ in range(3)])
+    formula = FORMULAS[TargetFormat.WEBP, Effort.BALANCED]
+    quality = predicted(noise, TargetFormat.WEBP)
+    assert to_level(TargetFormat.WEBP, quality) <= formula.highest + 1
+
+
 @pytest.mark.parametrize("target", LOSSY)
 @pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 8)])
 def test_what_is_too_small_to_be_sampled_has_the_usual(
