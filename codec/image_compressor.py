@@ -48,6 +48,7 @@ _ANIMATED = frozenset([TargetFormat.GIF, TargetFormat.WEBP, TargetFormat.PNG, Ta
 _LOWEST_UPRIGHT_QUALITY = 35
 # Of so many pixels a ceiling's trials would take too long with more effort.
 _MOST_PIXELS_OF_TRIALS = 25_000_000
+_MOST_PIXELS_OF_PNG_TRIALS = (2_000_000, 8_000_000)  # with `best`, with `balanced`
 # Drawings have few colours, photos soon more than this; and where there are few, a lossless
 # WebP may be smaller than any other.
 _FEW_COLOURS = 4096
@@ -142,10 +143,10 @@ def _repack_png(source: Source, options: ImageOptions) -> CompressedImage | None
         if reduced := _in_few_colours(picture, options):
             return reduced
     bare = image_metadata.strip(source.format, source.data, keep_profile=False)
+    pixels = math.prod(source.size) * source.frames
+    effort = _affordable_effort(TargetFormat.PNG, pixels, options)
     try:
-        packed = image_encoder.pack_png(
-            bare, options.effort, math.prod(source.size) * source.frames
-        )
+        packed = image_encoder.pack_png(bare, effort, pixels)
     except oxipng.PngError:
         return None  # it is strict: what Pillow reads all the same is encoded anew
     return CompressedImage(packed, TargetFormat.PNG, *source.size, "lossless")
@@ -186,7 +187,8 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
         target = TargetFormat.PNG if picture.has_alpha else TargetFormat.JPEG
     if target is TargetFormat.JPEG:
         picture = picture.flattened(options.background)
-    encoding = Encoding(target, _affordable_effort(picture, options))
+    pixels = math.prod(picture.size) * len(picture.frames)
+    encoding = Encoding(target, _affordable_effort(target, pixels, options))
     quality = _quality(source, picture, encoding, options)
     compressed = _encode(source, picture, encoding, quality, options)
     if options.max_bytes and len(compressed.data) > options.max_bytes:
@@ -202,10 +204,18 @@ def _reencode(source: Source, size: tuple[int, int], options: ImageOptions) -> C
     return compressed
 
 
-def _affordable_effort(picture: Picture, options: ImageOptions) -> Effort:
-    """Return the effort asked for, or the least for a huge image that may take several trials."""
-    pixels = math.prod(picture.size) * len(picture.frames)
-    return Effort.FAST if options.max_bytes and pixels > _MOST_PIXELS_OF_TRIALS else options.effort
+def _affordable_effort(target: TargetFormat, pixels: int, options: ImageOptions) -> Effort:
+    """Return the effort asked for, or less for a large image that may take several trials."""
+    if not options.max_bytes:
+        return options.effort
+    most_for_best = most_for_balanced = _MOST_PIXELS_OF_TRIALS
+    if target is TargetFormat.PNG:
+        most_for_best, most_for_balanced = _MOST_PIXELS_OF_PNG_TRIALS
+    if pixels > most_for_balanced:
+        return Effort.FAST
+    if pixels > most_for_best and options.effort is Effort.BEST:
+        return Effort.BALANCED
+    return options.effort
 
 
 def _quality(source: Source, picture: Picture, encoding: Encoding, options: ImageOptions) -> int:
@@ -233,12 +243,12 @@ def _encode(
         return encoding.encode(picture, quality)
     exact = replace(encoding, is_lossless=True)
     is_kept = options.format is OutputFormat.KEEP
-    if is_kept and (quality == HIGHEST_QUALITY or len(picture.frames) > 1):
+    if quality == HIGHEST_QUALITY or (is_kept and len(picture.frames) > 1):
         return exact.encode(picture, quality)
     lossy = encoding.encode(picture, quality)
     if is_kept and not likeness.looks_right(picture.frames[0], lossy.data):
         return exact.encode(picture, quality)
-    if quality == HIGHEST_QUALITY or _has_few_colours(picture):
+    if _has_few_colours(picture):
         return min(exact.encode(picture, quality), lossy, key=_size_bytes)
     return lossy
 

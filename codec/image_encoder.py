@@ -34,6 +34,10 @@ _LARGEST_SIDE = {
 _FULL_COLOUR_AVIF_QUALITY = 80
 _OXIPNG_LEVELS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 4}
 _WEBP_METHODS = {Effort.FAST: 0, Effort.BALANCED: 2, Effort.BEST: 6}
+# Methods 0 and 1 may write more of the first partition than the format can say, and find that out
+# at the end; from 2 on it is heeded on the way. With more pixels than these it isn't tried.
+_HEEDFUL_METHOD = 2
+_MOST_HEEDLESS_PIXELS = 16_000_000
 _LOSSLESS_WEBP = {Effort.FAST: (1, 0), Effort.BALANCED: (2, 50), Effort.BEST: (4, 100)}
 _AVIF_SPEEDS = {Effort.FAST: 10, Effort.BALANCED: 8, Effort.BEST: 6}
 # The pixels up to which `best` and `balanced` are themselves: a huge image is packed less hard, so
@@ -45,8 +49,13 @@ _MOST_PIXELS = {
     TargetFormat.WEBP: (25_000_000, 50_000_000),
 }
 _WEBP_HAS_ALPHA = 0x10  # a flag of its VP8X chunk (RFC 9649)
-_MOST_MINIMISED_PIXELS = 16_000_000  # of a WebP animation: a million take half a second at most
+# Of a WebP animation a million pixels take 5 seconds with `best`, less than 1 with `balanced`. Near
+# quality 100 the highest method takes 100, for hardly a byte; the one that is taken there takes 6.
+_MOST_PIXELS_OF_BEST_ANIMATION = 4_000_000
+_MOST_MINIMISED_PIXELS = 16_000_000
+_NEARLY_LOSSLESS, _MOST_NEARLY_LOSSLESS_METHOD = 95, 4
 _SHORTEST_AVIF_FRAME_MS = 100  # for a frame without a duration: what browsers show it for
+_FAILURES = (ValueError, OSError, RuntimeError, oxipng.PngError)  # of encoders
 _MOST_COLOURS, _FEWEST_COLOURS = 256, 8  # of a GIF, or a PNG in few
 
 
@@ -57,7 +66,7 @@ def encode(
 
     `is_lossless` is heeded by WebP; PNG always is; of a GIF's 256 colours `quality` percent are
     used. A picture with transparency must be flattened for JPEG. Raises ImageError
-    `too_many_pixels` for a side longer than the format can say.
+    `too_many_pixels` for a side longer than the format can say, or what else it can't.
     """
     largest = _LARGEST_SIDE[target]
     if max(picture.size) > largest:
@@ -66,6 +75,17 @@ def encode(
             f"A side is longer than the {largest} pixels that a {target.upper()} image can have.",
         )
     effort = _affordable(effort, target, math.prod(picture.size) * len(picture.frames))
+    try:
+        return _encode(picture, target, quality, effort, is_lossless=is_lossless)
+    except _FAILURES as error:  # with a good picture it's a matter of its size
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS, f"The image is too large to be stored as {target.upper()}."
+        ) from error
+
+
+def _encode(
+    picture: Picture, target: TargetFormat, quality: int, effort: Effort, *, is_lossless: bool
+) -> bytes:
     match target:
         case TargetFormat.JPEG:
             return jpeg_encoder.encode(picture.frames[0], quality, effort)
@@ -119,22 +139,38 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:
+    is_animated = len(picture.frames) > 1
+    pixels = math.prod(picture.size) * len(picture.frames)
+    if is_animated and effort is Effort.BEST and pixels > _MOST_PIXELS_OF_BEST_ANIMATION:
+        effort = Effort.BALANCED
     method = _WEBP_METHODS[effort]
     if is_lossless:
         method, quality = _LOSSLESS_WEBP[effort]  # `quality` is how hard it tries
+    elif math.prod(picture.size) > _MOST_HEEDLESS_PIXELS:
+        method = max(method, _HEEDFUL_METHOD)
     settings: dict[str, Any] = {"quality": quality, "lossless": is_lossless, "method": method}
-    if len(picture.frames) == 1:
-        return _save(picture.frames[0], "WEBP", **settings)
-    pixels = math.prod(picture.size) * len(picture.frames)
+    if not is_animated:
+        return _save_webp(picture, settings)
+    if quality >= _NEARLY_LOSSLESS:
+        settings["method"] = min(method, _MOST_NEARLY_LOSSLESS_METHOD)
     settings |= _animation(picture) | {"background": (0, 0, 0, 0)}
     settings["allow_mixed"] = not is_lossless  # each frame lossless where that is smaller
     # Whole frames in between would be for those who want to begin in the middle.
     settings["minimize_size"] = effort is not Effort.FAST and pixels <= _MOST_MINIMISED_PIXELS
-    webp = _save(picture.frames[0], "WEBP", **settings)
+    webp = _save_webp(picture, settings)
     if picture.has_alpha and webp[12:16] == b"VP8X":
         # libwebp looks for alpha in what it writes of a frame, not in what is left out around it.
         webp = webp[:20] + bytes([webp[20] | _WEBP_HAS_ALPHA]) + webp[21:]
     return webp
+
+
+def _save_webp(picture: Picture, settings: dict[str, Any]) -> bytes:
+    try:
+        return _save(picture.frames[0], "WEBP", **settings)
+    except _FAILURES:
+        if settings["method"] >= _HEEDFUL_METHOD:
+            raise
+    return _save(picture.frames[0], "WEBP", **settings | {"method": _HEEDFUL_METHOD})
 
 
 def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
@@ -144,8 +180,9 @@ def _encode_avif(picture: Picture, quality: int, effort: Effort) -> bytes:
         "max_threads": 1,
         "autotiling": False,  # tiles cost bytes, and gain only threads
     }
-    if picture.frames[0].mode != "L":
-        is_full = quality >= _FULL_COLOUR_AVIF_QUALITY
+    first = picture.frames[0]
+    if first.mode != "L":
+        is_full = quality >= _FULL_COLOUR_AVIF_QUALITY or jpeg_encoder.has_colour_edges(first)
         settings["subsampling"] = "4:4:4" if is_full else "4:2:0"
     if len(picture.frames) > 1:
         settings |= _animation(picture)

@@ -188,7 +188,12 @@ def _scale(quality: int) -> float:
 
 def _halves_colour(frame: Image.Image, quality: int) -> bool:
     """Tell whether colours may have half the resolution of brightness, as on nearly all photos."""
-    return quality < FULL_COLOUR_QUALITY and _share_of_colour_edges(frame) < _MANY_COLOUR_EDGES
+    return quality < FULL_COLOUR_QUALITY and not has_colour_edges(frame)
+
+
+def has_colour_edges(frame: Image.Image) -> bool:
+    """Tell whether half the resolution would spoil colours: of a text, a drawing, no photo."""
+    return _share_of_colour_edges(frame) >= _MANY_COLOUR_EDGES
 
 
 def _share_of_colour_edges(frame: Image.Image) -> float:
@@ -197,7 +202,7 @@ def _share_of_colour_edges(frame: Image.Image) -> float:
     Half the resolution gives such a square one colour: red letters blur. One pair of rows in
     sixteen is looked at, which takes a tenth of a plain encode's time.
     """
-    if frame.mode == "L" or min(frame.size) < 2:
+    if frame.mode in {"L", "LA"} or min(frame.size) < 2:
         return 0
     pixels = np.asarray(frame)[: frame.height // 2 * 2, : frame.width // 2 * 2]
     pairs = np.stack([pixels[first::16] for first in (0, 1)])

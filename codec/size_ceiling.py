@@ -37,6 +37,9 @@ _CURVES = {
 _SCALE_CURVE = Curve({percent: 1.7 * math.log(percent) for percent in range(50, 101, 5)})
 _HALF, _WHOLE = 50, 100
 _LOWEST_QUALITY_WHILE_SHRINKING = 30  # but at half the size any quality is right
+# A round at the whole size, one for the size and one at half of it: the time of 8 encodes at most.
+_MOST_TRIALS, _MOST_SIZES = 5, 3
+_PALETTE_SHARE = 0.3  # what a photo's 256 colours take of the bytes of all its colours
 
 
 def fit(
@@ -47,27 +50,40 @@ def fit(
     Quality goes down first, to the lowest; then the sides, as little as it takes and to half at
     the least. Raises ImageError `max_bytes_unreachable`.
     """
-    has_steps = encoding.has_steps(picture)
-    if has_steps:
-        best = lower(picture, encoding, (1, quality), size_bytes, ceiling)
-        if best and len(best.data) <= ceiling:
-            return best
-    lowest = min(quality, _LOWEST_QUALITY_WHILE_SHRINKING) if has_steps else quality
-    curve = _CURVES[encoding.target]
-    whole_bytes = size_bytes * math.exp(curve.at(lowest) - curve.at(quality))
-    best = find_best(
-        lambda percent: encoding.encode(_scaled(picture, percent), lowest),
-        *(_HALF, TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)), ceiling, _SCALE_CURVE),
-    )
-    if len(best.data) > ceiling and has_steps:
-        half = _scaled(picture, _HALF)
-        best = lower(half, encoding, (1, lowest), len(best.data), ceiling) or best
+    trials = encoding.for_trials(picture)
+    best = None
+    if encoding.has_steps(picture):
+        if encoding.target is TargetFormat.PNG:
+            size_bytes = max(ceiling + 1, int(size_bytes * _PALETTE_SHARE))
+        best = lower(picture, trials, (1, quality), size_bytes, ceiling)
+    if best is None or len(best.data) > ceiling:
+        best = _shrink(picture, trials, quality, size_bytes, ceiling)
+    best = encoding.packed(best)
     if len(best.data) > ceiling:
         raise ImageError(
             ErrorCode.MAX_BYTES_UNREACHABLE,
             f"Even at half its size and the lowest quality it has more than {ceiling} bytes.",
         )
     return best
+
+
+def _shrink(
+    picture: Picture, encoding: Encoding, quality: int, size_bytes: int, ceiling: int
+) -> CompressedImage:
+    """Return the largest that fits, else half the size at the best quality that may fit."""
+    has_steps = encoding.has_steps(picture)
+    lowest = min(quality, _LOWEST_QUALITY_WHILE_SHRINKING) if has_steps else quality
+    curve = _CURVES[encoding.target]
+    whole_bytes = size_bytes * math.exp(curve.at(lowest) - curve.at(quality))
+    best = find_best(
+        lambda percent: encoding.encode(_scaled(picture, percent), lowest),
+        *(_HALF, TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)), ceiling, _SCALE_CURVE),
+        most_trials=_MOST_SIZES,
+    )
+    if len(best.data) <= ceiling or not has_steps:
+        return best
+    half = _scaled(picture, _HALF)
+    return lower(half, encoding, (1, lowest), len(best.data), ceiling) or best
 
 
 def lower(
@@ -83,6 +99,7 @@ def lower(
     return find_best(
         lambda quality: encoding.encode(picture, quality),
         *(lowest, TooLarge(highest, size_bytes), ceiling, _CURVES[encoding.target]),
+        most_trials=_MOST_TRIALS,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # So little of the ceiling left unused ends the search: one step of quality takes more as a rule.
 _SPARE_SHARE = 0.02
+_TRIALS_WITH_CARE = 2  # the last ones, if nothing has fitted yet: half-way down, then all the way
 _LEAST_BEND = 0.3  # of the typical curve's slope: a few equal trials say nothing about the rest
 
 
@@ -68,18 +69,24 @@ def find_best(
     too_large: TooLarge,
     ceiling: int,
     curve: Curve,
+    *,
+    most_trials: int,
 ) -> AnyEncoded:
     """Encode with the highest number that fits, from `lowest` to the one below `too_large`.
 
-    A lower number is taken when less than a fiftieth of the ceiling is left unused. When not
-    even `lowest` fits, its encoding is returned: the caller looks at its size.
+    A lower number is taken when less than a fiftieth of the ceiling is left unused, or after
+    `most_trials`. When not even `lowest` fits, its encoding is returned: the caller looks at its
+    size.
     """
     wanted = math.log(ceiling)
     above = _Point(too_large.number, math.log(too_large.size_bytes))
-    below, best, bend = None, None, 1.0
-    while above.number - (below.number if below else lowest - 1) > 1:
+    below, best, bend, trials = None, None, 1.0, most_trials
+    while trials and above.number - (below.number if below else lowest - 1) > 1:
         least = below.number + 1 if below else lowest
         number = min(max(_guess(curve, above, bend, wanted), least), above.number - 1)
+        if best is None and trials <= _TRIALS_WITH_CARE:
+            number = lowest + (number - lowest) * (trials - 1) // _TRIALS_WITH_CARE
+        trials -= 1
         trial = encode(number)
         point = _Point(number, math.log(len(trial.data)))
         is_fitting = point.size <= wanted

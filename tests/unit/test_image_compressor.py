@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
-from codec import image_compressor, image_encoder, quality_predictor
+from codec import encoding, image_compressor, image_encoder, quality_predictor
 from codec.compressed_image import ImageLimits
 from codec.image_format import SourceFormat, TargetFormat
 from codec.image_loader import open_source
@@ -141,9 +141,32 @@ def test_quality_is_taken_as_it_is(name: str) -> None:
 def test_fine_colours_of_an_avif_stay_from_quality_80_on() -> None:
     """There they take no more bytes for what they show."""
     for quality, is_halved in ((79, True), (80, False)):
-        data = squeezed(saved(photo(), "PNG"), format=OutputFormat.AVIF, quality=quality).data
-        configuration = data[data.index(b"av1C") + 6]
-        assert bool(configuration & 0b1000) is is_halved
+        assert is_colour_halved(pale(), quality) is is_halved
+
+
+def test_edges_between_strong_colours_stay_in_an_avif() -> None:
+    """Coloured letters blur in half the resolution, at any quality; a photo has none."""
+    page = Image.new("RGB", (160, 120), "blue")
+    for x in range(2, 160, 5):
+        page.paste("red", (x, 0, x + 2, 120))
+    for mode in ("RGB", "RGBA"):
+        page = page.convert(mode)
+        page.putpixel((0, 0), (9, 9, 9, 99)[: len(mode)])
+        assert not is_colour_halved(page, 40)
+    grey = pale().convert("LA")
+    grey.putalpha(grey.getchannel("L").point(lambda level: level % 2 * 255))
+    assert is_colour_halved(grey, 40)
+
+
+def is_colour_halved(image: Image.Image, quality: int) -> bool:
+    """Tell how an AVIF says what resolution its colours have."""
+    data = squeezed(saved(image, "PNG"), format=OutputFormat.AVIF, quality=quality).data
+    return bool(data[data.index(b"av1C") + 6] & 0b1000)
+
+
+def pale() -> Image.Image:
+    """Return an image like a photo, without an edge between strong colours."""
+    return Image.blend(photo().convert("L").convert("RGB"), photo(), 0.3)
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "AVIF"])
@@ -346,6 +369,31 @@ def test_colours_go_before_pixels(name: str) -> None:
     assert error_code(data, max_bytes=99) == "max_bytes_unreachable"
 
 
+def test_a_png_of_many_pixels_is_packed_well_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are packed fast, and the one that is taken as tight as was asked for."""
+    data = saved(photo(201, 151), "PNG")
+    ceiling = len(squeezed(data).data) * 7 // 10
+    tight = squeezed(data, max_bytes=ceiling, effort=Effort.BEST)
+    efforts = []
+    encode = image_encoder.encode
+
+    def encode_and_tell(*arguments: Any, **options: Any) -> bytes:
+        efforts.append(arguments[3])
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(image_encoder, "encode", encode_and_tell)
+    monkeypatch.setattr(encoding, "_MOST_PIXELS_OF_PACKED_TRIALS", 201 * 151 - 1)
+    image = squeezed(data, max_bytes=ceiling, effort=Effort.BEST)
+    assert efforts.count(Effort.BEST) <= 2
+    assert efforts.count(Effort.FAST) >= 1
+    pixels = opened(image.data).convert("RGB").tobytes()
+    repacked = image_encoder.pack_png(image.data, Effort.BEST, 1)
+    assert len(repacked) == len(image.data)
+    assert pixels != photo(201, 151).tobytes()
+    assert len(image.data) <= ceiling
+    assert len(image.data) > len(tight.data) / 2
+
+
 def test_an_animation_fits_as_a_whole() -> None:
     """All its frames count, and all of them are kept."""
     for name in ("GIF", "WEBP", "AVIF", "PNG"):
@@ -379,6 +427,19 @@ def test_many_pixels_and_a_ceiling_take_less_effort(monkeypatch: pytest.MonkeyPa
     assert squeezed(data, effort=Effort.BEST, **options) == fast
     without = squeezed(data, effort=Effort.BEST, quality=90)
     assert len(without.data) == len(best.data)
+
+
+def test_large_pngs_and_a_ceiling_take_less_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are packed first, for each trial, and at the end."""
+    limits = ((160 * 120 - 1, 160 * 120), (160 * 120 - 1,) * 2)
+    data = saved(photo(), "PNG")
+    for most, effort in zip(limits, (Effort.BALANCED, Effort.FAST), strict=True):
+        monkeypatch.undo()
+        for ceiling in (10**6, len(squeezed(data).data) // 2):
+            expected = squeezed(data, effort=effort, max_bytes=ceiling)
+            with monkeypatch.context() as patch:
+                patch.setattr(image_compressor, "_MOST_PIXELS_OF_PNG_TRIALS", most)
+                assert squeezed(data, effort=Effort.BEST, max_bytes=ceiling) == expected
 
 
 # Upright
@@ -819,7 +880,19 @@ def test_what_is_no_drawing_becomes_a_lossy_webp(data: bytes) -> None:
     assert squeezed(data, format=OutputFormat.WEBP, quality=90).quality == "90"
 
 
-def test_quality_100_of_a_webp_is_lossless_where_that_is_smaller() -> None:
+@pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF"])
+def test_quality_100_keeps_every_pixel_in_a_webp(name: str) -> None:
+    """Of what has lost nothing yet, even where a lossy one would be smaller; and of each frame."""
+    noise = Image.frombytes("RGB", (64, 48), random.Random(3).randbytes(64 * 48 * 3))  # noqa: S311
+    data = saved(noise, name)
+    image = squeezed(data, format=OutputFormat.WEBP, quality=100)
+    assert image.quality == "lossless"
+    assert opened(image.data).tobytes() == opened(data).convert("RGB").tobytes()
+    moving = squeezed(animation("GIF"), format=OutputFormat.WEBP, quality=100)
+    assert moving.quality == "lossless"
+
+
+def test_quality_100_of_a_webp_is_lossless() -> None:
     """No loss is better than hardly any."""
     down = Image.linear_gradient("L")
     data = saved(Image.merge("RGB", (down, down.rotate(90), down)), "PNG")

@@ -25,6 +25,10 @@ class FakeEncoding(Encoding):
 
     asked: list[tuple[int, int]] = field(default_factory=list)
 
+    def packed(self, trial: CompressedImage) -> CompressedImage:
+        """Leave it as it is: these bytes are no image."""
+        return trial
+
     def encode(self, picture: Picture, quality: int) -> CompressedImage:
         """Encode without looking at a pixel."""
         self.asked.append((picture.size[0], quality))
@@ -88,7 +92,7 @@ def test_never_below_half(target: TargetFormat, quality: int) -> None:
     assert caught.value.code == "max_bytes_unreachable"
     assert str(too_few) in caught.value.detail
     assert min(width for width, _ in using.asked) == 151
-    assert len(using.asked) < 20
+    assert len(using.asked) <= 1 + 5 + 3 + 5
 
 
 def test_an_animated_png_has_only_pixels_to_give() -> None:

@@ -40,10 +40,12 @@ class Encoder:
         self.asked.append(number)
         return Encoded(number, bytes(self.size(number)))
 
-    def find(self, ceiling: int, lowest: int = 1, highest: int = 90) -> Encoded:
+    def find(
+        self, ceiling: int, lowest: int = 1, highest: int = 90, most_trials: int = 9
+    ) -> Encoded:
         """Search below a number that is too large."""
         too_large = TooLarge(highest, self.size(highest))
-        return find_best(self, lowest, too_large, ceiling, CURVE)
+        return find_best(self, lowest, too_large, ceiling, CURVE, most_trials=most_trials)
 
 
 ENCODERS = [
@@ -83,6 +85,19 @@ def test_tries_no_number_twice_and_none_outside() -> None:
         assert all(30 <= number < 90 for number in encoder.asked)
 
 
+@pytest.mark.parametrize("most_trials", [3, 5])
+def test_ends_in_time_with_what_fits(most_trials: int) -> None:
+    """However odd the sizes are: what fits is found, and is the best that was tried."""
+    for bend, bump, step in [*ENCODERS, (3.0, 0.5, 1), (1.0, 0.9, 7), (0.1, 0.3, 1)]:
+        for percent in range(1, 100, 7):
+            encoder = Encoder(bend, bump, step)
+            ceiling = max(encoder.size(90) * percent // 100, encoder.size(1))
+            best = encoder.find(ceiling, most_trials=most_trials)
+            assert len(encoder.asked) <= most_trials
+            fitting = [number for number in encoder.asked if encoder.size(number) <= ceiling]
+            assert best.number == max(fitting)
+
+
 def test_gives_the_lowest_where_none_fits() -> None:
     """The caller sees by its size that it doesn't."""
     encoder = Encoder()
@@ -95,7 +110,7 @@ def test_a_wrong_guess_of_what_is_too_large_costs_only_trials() -> None:
     encoder = Encoder()
     for guess in (10, 100_000_000):
         ceiling = encoder.size(60)
-        best = find_best(encoder, 1, TooLarge(90, guess), ceiling, CURVE)
+        best = find_best(encoder, 1, TooLarge(90, guess), ceiling, CURVE, most_trials=30)
         assert best.number in {59, 60}
 
 
