@@ -35,7 +35,7 @@ MOST_COLOURS = 256
 _LADDER = (16, 32, 64, 128, MOST_COLOURS)
 _LOW_BITS = np.uint32(0x030303)
 _MOST_DISTINCT = 300_000  # more is no art; and each takes time
-_TILE = 64  # side of the squares that a picture is judged by
+_TILE = 64  # the shortest side of the parts that a picture is judged by, unless it is smaller
 _GLANCE_PIXELS = 1 << 18
 _JUDGED_PIXELS = 1 << 20
 _CLEARLY_SMALLER = 0.85
@@ -106,24 +106,25 @@ def _pack(image: Image.Image) -> NDArray[np.uint32]:
 
 
 def _mosaic(pixels: NDArray[_Number], most: int) -> NDArray[_Number]:
-    """Return so many pixels at most: squares of the picture, spread evenly, side by side.
+    """Return so many pixels at most: parts of the picture, spread evenly, side by side.
 
-    Squares of one colour alone are left out: nothing in them can look wrong, and a wide empty
-    background would hide what does.
+    They are of one size, which leaves next to nothing over. Parts of one colour alone are left out:
+    nothing in them can look wrong, and a wide empty background would hide what does.
     """
     height, width = pixels.shape
-    padded = np.pad(pixels, ((0, -height % _TILE), (0, -width % _TILE)), mode="edge")
-    rows, columns = (side // _TILE for side in padded.shape)
-    tiles = padded.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).reshape(-1, _TILE, _TILE)
+    rows, columns = (max(1, side // _TILE) for side in pixels.shape)
+    high, wide = -(-height // rows), -(-width // columns)
+    padded = np.pad(pixels, ((0, rows * high - height), (0, columns * wide - width)), mode="edge")
+    tiles = padded.reshape(rows, high, columns, wide).swapaxes(1, 2).reshape(-1, high, wide)
     is_flat = tiles.min(axis=(1, 2)) == tiles.max(axis=(1, 2))
     chosen = np.flatnonzero(~is_flat) if not is_flat.all() else np.zeros(1, np.intp)
-    most_tiles = most // _TILE**2
+    most_tiles = most // (high * wide)
     if len(chosen) > most_tiles:
         chosen = chosen[np.linspace(0, len(chosen) - 1, most_tiles).astype(np.intp)]
     across = math.ceil(math.sqrt(len(chosen)))
     down = math.ceil(len(chosen) / across)
-    shown = tiles[np.resize(chosen, across * down)].reshape(down, across, _TILE, _TILE)
-    return shown.swapaxes(1, 2).reshape(down * _TILE, across * _TILE)
+    shown = tiles[np.resize(chosen, across * down)].reshape(down, across, high, wide)
+    return shown.swapaxes(1, 2).reshape(down * high, across * wide)
 
 
 def _could_pass(glance: Colours, least_score: float) -> bool:

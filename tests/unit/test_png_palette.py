@@ -87,6 +87,19 @@ def test_a_lower_score_is_had_from_fewer_colours() -> None:
     assert ssimulacra2.score(art, more) >= 90
 
 
+@pytest.mark.parametrize("side", [33, 34, 35, 36])
+def test_a_small_picture_is_judged_by_itself_alone(side: int) -> None:
+    """Pixels laid around it would count as if nothing in them were wrong."""
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        blots = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+        soft = np.asarray(blots.resize((side, side), Image.Resampling.BICUBIC), np.float64)
+        grainy = np.clip(soft + random.normal(0, 2, soft.shape), 0, 255).astype(np.uint8)
+        small = Image.fromarray(grainy)
+        few = png_palette.reduce(small, AIM)
+        assert few is None or ssimulacra2.score(small, few) >= AIM - 1
+
+
 def test_a_photo_keeps_its_colours() -> None:
     """With 256 of them its soft parts would fall into bands."""
     assert png_palette.reduce(photo(), AIM) is None
