@@ -140,7 +140,7 @@ _MANY_COLOUR_EDGES = 0.003  # a share: photos have less, small red print has ten
 def encode(frame: Image.Image, quality: int, effort: Effort) -> bytes:
     """Encode a frame of mode L or RGB; quality is 1 to 100, where all entries of the tables are 1.
 
-    `best` is progressive where that is smaller, and takes some five times as long to encode as `balanced`.
+    `best` is progressive where that is smaller; to encode takes some five times as long.
     """
     is_colour_halved = _halves_colour(frame, quality)
     settings = {
