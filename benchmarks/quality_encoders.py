@@ -13,10 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing import Any, Final, Self
 
 _HERE: Final = Path(__file__).resolve().parent
 _COMMANDS: Final = {
@@ -102,12 +99,7 @@ class Tools:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for child in self._children.values():
             child.communicate()  # the end of its input is the end of it
 

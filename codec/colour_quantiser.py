@@ -179,6 +179,7 @@ def oklab(rgb: _Bytes) -> _Floats:
 
 
 def _linear() -> _Floats:
+    # Exactly: `ssimulacra2_colour` rounds the curve as its reference does, to other colours here.
     encoded = np.arange(256, dtype=np.float32) / 255
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4).astype(
         np.float32

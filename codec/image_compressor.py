@@ -62,10 +62,12 @@ def compress(data: bytes, options: ImageOptions, limits: ImageLimits) -> Compres
     """
     try:
         source = _open(data, limits)
+        has_alpha = source.image.has_transparency_data  # which decoding may change
         size = _fit(source.size, options)
         compressed = _repack(source, size, options) or _reencode(source, size, options)
         compressed = _prefer_original(compressed, source, options)
-        return replace(compressed, hint=_hint(compressed, data, options, limits))
+        hint = _hint(compressed, source, options, limits, has_alpha=has_alpha)
+        return replace(compressed, hint=hint)
     except MemoryError:
         raise ImageError(
             ErrorCode.TOO_MANY_PIXELS, "The image takes more memory than one image may."
@@ -208,14 +210,10 @@ def _affordable_effort(target: TargetFormat, pixels: int, options: ImageOptions)
     """Return the effort asked for, or less for a large image that may take several trials."""
     if not options.max_bytes:
         return options.effort
-    most_for_best = most_for_balanced = _MOST_PIXELS_OF_TRIALS
+    most = (_MOST_PIXELS_OF_TRIALS, _MOST_PIXELS_OF_TRIALS)
     if target is TargetFormat.PNG:
-        most_for_best, most_for_balanced = _MOST_PIXELS_OF_PNG_TRIALS
-    if pixels > most_for_balanced:
-        return Effort.FAST
-    if pixels > most_for_best and options.effort is Effort.BEST:
-        return Effort.BALANCED
-    return options.effort
+        most = _MOST_PIXELS_OF_PNG_TRIALS
+    return image_encoder.affordable(options.effort, pixels, most)
 
 
 def _quality(source: Source, picture: Picture, encoding: Encoding, options: ImageOptions) -> int:
@@ -319,19 +317,22 @@ def _prefer_original(
 
 
 def _hint(
-    compressed: CompressedImage, data: bytes, options: ImageOptions, limits: ImageLimits
+    compressed: CompressedImage,
+    source: Source,
+    options: ImageOptions,
+    limits: ImageLimits,
+    *,
+    has_alpha: bool,
 ) -> str:
     """Say what a PNG would have saved in another format; a trial takes less than the PNG did."""
+    is_kept_png = options.format is OutputFormat.KEEP and compressed.format == TargetFormat.PNG
     is_huge = compressed.width * compressed.height > png_palette.LARGEST_PIXELS
-    if options.format is not OutputFormat.KEEP or compressed.format != TargetFormat.PNG or is_huge:
+    if not is_kept_png or is_huge or source.frames > 1:
         return ""
 
     def encode(target: OutputFormat) -> bytes:
-        return compress(data, replace(options, format=target, max_bytes=None), limits).data
+        return compress(source.data, replace(options, format=target, max_bytes=None), limits).data
 
     with suppress(MemoryError):  # the image is done, whatever becomes of a trial
-        source = _open(data, limits)
-        if source.frames == 1:
-            has_alpha = source.image.has_transparency_data
-            return format_hint.hint(len(compressed.data), encode, has_alpha=has_alpha)
+        return format_hint.hint(len(compressed.data), encode, has_alpha=has_alpha)
     return ""

@@ -74,7 +74,8 @@ def encode(
             ErrorCode.TOO_MANY_PIXELS,
             f"A side is longer than the {largest} pixels that a {target.upper()} image can have.",
         )
-    effort = _affordable(effort, target, math.prod(picture.size) * len(picture.frames))
+    pixels = math.prod(picture.size) * len(picture.frames)
+    effort = affordable(effort, pixels, _MOST_PIXELS.get(target, (pixels, pixels)))
     try:
         return _encode(picture, target, quality, effort, is_lossless=is_lossless)
     except _FAILURES as error:  # with a good picture it's a matter of its size
@@ -106,13 +107,12 @@ def colours_at(quality: int) -> int:
 
 def pack_png(png: bytes, effort: Effort, pixels: int) -> bytes:
     """Pack the very same pixels tighter. Raises `oxipng.PngError` for a broken file."""
-    level = _OXIPNG_LEVELS[_affordable(effort, TargetFormat.PNG, pixels)]
-    return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
+    return _pack(png, affordable(effort, pixels, _MOST_PIXELS[TargetFormat.PNG]))
 
 
-def _affordable(effort: Effort, target: TargetFormat, pixels: int) -> Effort:
-    """Return the effort asked for, or less for very many pixels."""
-    most_for_best, most_for_balanced = _MOST_PIXELS.get(target, (pixels, pixels))
+def affordable(effort: Effort, pixels: int, most: tuple[int, int]) -> Effort:
+    """Return the effort asked for, or less for more pixels than `best` and `balanced` may have."""
+    most_for_best, most_for_balanced = most
     if pixels > most_for_balanced:
         return Effort.FAST
     if pixels > most_for_best and effort is Effort.BEST:
@@ -120,11 +120,15 @@ def _affordable(effort: Effort, target: TargetFormat, pixels: int) -> Effort:
     return effort
 
 
-def _encode_png(picture: Picture, effort: Effort) -> bytes:
+def _pack(png: bytes, effort: Effort) -> bytes:
     level = _OXIPNG_LEVELS[effort]
+    return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
+
+
+def _encode_png(picture: Picture, effort: Effort) -> bytes:
     if len(picture.frames) > 1:
         png = _save(picture.frames[0], "PNG", compress_level=1, **_animation(picture))
-        return oxipng.optimize_from_memory(png, level=level, interlace=oxipng.Interlacing.Off)
+        return _pack(png, effort)
     frame = picture.frames[0]
     colour_types = {
         "L": oxipng.ColorType.grayscale,
@@ -135,7 +139,7 @@ def _encode_png(picture: Picture, effort: Effort) -> bytes:
     raw = oxipng.RawImage(
         frame.tobytes(), frame.width, frame.height, color_type=colour_types[frame.mode]()
     )
-    return raw.create_optimized_png(level=level)
+    return raw.create_optimized_png(level=_OXIPNG_LEVELS[effort])
 
 
 def _encode_webp(picture: Picture, quality: int, effort: Effort, *, is_lossless: bool) -> bytes:

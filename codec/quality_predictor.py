@@ -60,14 +60,12 @@ def _climb(trials: Trials, level: float) -> float:
     A formula of photos tells nothing of it, so its tiles have to look right themselves. Where they
     never do, it stays at the formula's: what can't be had needn't be paid for.
     """
-    too_low = level
-    for step in range(_STEPS + 1):
-        candidate = level + (_HIGHEST - level) * step / _STEPS
-        if trials.features(candidate)[0] >= AIM:
-            middle = (too_low + candidate) / 2
-            return middle if trials.features(middle)[0] >= AIM else candidate
-        too_low = candidate
-    return level
+    levels = [level + (_HIGHEST - level) * step / _STEPS for step in range(_STEPS + 1)]
+    right = next((step for step, each in enumerate(levels) if trials.look_right(each)), 0)
+    if not right:
+        return level
+    middle = (levels[right - 1] + levels[right]) / 2
+    return middle if trials.look_right(middle) else levels[right]
 
 
 class Trials:
@@ -92,3 +90,7 @@ class Trials:
             errors = self._judge.errors(trial)
         score = ssimulacra2.score_of(sum(errors))
         return (score, score * score, *errors, self._doublings)
+
+    def look_right(self, level: float) -> bool:
+        """Tell whether the tiles themselves score what a picture has to."""
+        return self.features(level)[0] >= AIM

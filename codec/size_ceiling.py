@@ -77,7 +77,10 @@ def _shrink(
     whole_bytes = size_bytes * math.exp(curve.at(lowest) - curve.at(quality))
     best = find_best(
         lambda percent: encoding.encode(_scaled(picture, percent), lowest),
-        *(_HALF, TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)), ceiling, _SCALE_CURVE),
+        _HALF,
+        TooLarge(_WHOLE, max(whole_bytes, ceiling + 1)),
+        ceiling,
+        _SCALE_CURVE,
         most_trials=_MOST_SIZES,
     )
     if len(best.data) <= ceiling or not has_steps:
@@ -98,7 +101,10 @@ def lower(
         return None
     return find_best(
         lambda quality: encoding.encode(picture, quality),
-        *(lowest, TooLarge(highest, size_bytes), ceiling, _CURVES[encoding.target]),
+        lowest,
+        TooLarge(highest, size_bytes),
+        ceiling,
+        _CURVES[encoding.target],
         most_trials=_MOST_TRIALS,
     )
 

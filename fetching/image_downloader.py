@@ -33,8 +33,6 @@ from fetching.source_response import (
 from fetching.source_session import USER_AGENT, Session
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from address_policy import AddressPolicy, SourceUrl
     from fetching.source_response import Validators
 
@@ -87,12 +85,7 @@ class DownloadedImage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -31,7 +31,6 @@ from fetching.source_answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from address_policy import AddressPolicy, SourceUrl
 
@@ -100,12 +99,7 @@ class Attempt:
         self._token = _current.set(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._token:
             _current.reset(self._token)
 
