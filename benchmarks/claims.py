@@ -34,6 +34,8 @@ from image_reuse import Recipe  # noqa: E402
 from request_options import ImageOptions  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from database_helper import Cursor
 
 LEASE_SECONDS: Final = 60.0
@@ -84,8 +86,13 @@ def fill_earlier(cursor: Cursor, images: int) -> None:
     )
 
 
-def work(database: Database, ids: list[str], batch: int) -> None:
-    """Claim and record batches, of each request in turn, until none has an image left."""
+def work(
+    database: Database,
+    ids: list[str],
+    batch: int,
+    ending: Callable[[ClaimedImage], Outcome],
+) -> None:
+    """Claim batches and record this ending, of each request in turn, until no image is left."""
     open_ids = deque(ids)
     while open_ids:
         request_id = open_ids[0]
@@ -98,10 +105,11 @@ def work(database: Database, ids: list[str], batch: int) -> None:
             continue
         open_ids.rotate()
         with database.transaction() as cursor:
-            image_queue.record_outcomes(cursor, [_outcome(image) for image in claimed])
+            image_queue.record_outcomes(cursor, [ending(image) for image in claimed])
 
 
-def _outcome(image: ClaimedImage) -> Outcome:
+def succeeded(image: ClaimedImage) -> Outcome:
+    """Return a good end."""
     return Outcome(
         request_id=image.request_id,
         n=image.n,
@@ -123,11 +131,27 @@ def _outcome(image: ClaimedImage) -> Outcome:
     )
 
 
+def failed(image: ClaimedImage) -> Outcome:
+    """Return a bad end."""
+    return Outcome(
+        request_id=image.request_id,
+        n=image.n,
+        fence=image.fence,
+        attempts=1,
+        state=ImageState.FAILED,
+        error_code="http_404",
+        error_detail="The origin answered with HTTP status 404.",
+        http_status=404,
+    )
+
+
 def run(database: Database, ids: list[str], threads: int, batch: int) -> float:
     """Have so many threads work all off; return the seconds."""
     # Each begins with another request, as the lanes of different requests do.
     tasks = [
-        threading.Thread(target=work, args=(database, ids[number % len(ids) :] + ids, batch))
+        threading.Thread(
+            target=work, args=(database, ids[number % len(ids) :] + ids, batch, succeeded)
+        )
         for number in range(threads)
     ]
     started = time.perf_counter()
