@@ -113,6 +113,11 @@ class SourceUrl:
     host: str
     port: int
 
+    @property
+    def target(self) -> str:
+        """Path and query, as a request names them."""
+        return "/" + self.url.split("/", 3)[3]
+
 
 def parse_source_url(url: str) -> SourceUrl:
     """Read a stranger's URL.

@@ -82,7 +82,7 @@ class WebhookSender:
             with closing(self._pool(source)) as pool:
                 response = pool.urlopen(
                     "POST",
-                    "/" + source.url.split("/", 3)[3],
+                    source.target,
                     body=body,
                     headers=headers,
                     retries=False,

@@ -8,7 +8,6 @@ in memory. Whether the bytes are an image, and whether and when to try again, is
 
 from __future__ import annotations
 
-import io
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,7 +15,6 @@ from http import HTTPStatus
 from sys import maxsize
 from typing import TYPE_CHECKING, Protocol, Self
 
-import requests
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import ReadTimeoutError
 
@@ -33,6 +31,8 @@ from fetching.source_response import (
 from fetching.source_session import USER_AGENT, Session
 
 if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
     from address_policy import AddressPolicy, SourceUrl
     from fetching.source_response import Validators
 
@@ -175,7 +175,7 @@ class ImageDownloader:
         with closing(self._get(attempt, source, conditions)) as response:
             if witness:
                 witness.answers()
-            status, headers = response.status_code, response.raw.headers
+            status, headers = response.status, response.headers
             if known and conditions and status in _ANSWERS_TO_CONDITIONS:
                 _drain(attempt, response)
                 if status == HTTPStatus.NOT_MODIFIED and known.agree(headers):
@@ -189,13 +189,13 @@ class ImageDownloader:
 
     def _get(
         self, attempt: Attempt, source: SourceUrl, conditions: dict[str, str]
-    ) -> requests.Response:
+    ) -> BaseHTTPResponse:
         attempt.aim(source)
         while True:
             try:
                 return self._session.fetch(source, conditions)
-            except requests.RequestException as error:
-                if attempt.is_over or isinstance(error, requests.Timeout):
+            except TransportError as error:
+                if attempt.is_over or isinstance(error, ReadTimeoutError):
                     raise self._too_slow(attempt) from None
                 if attempt.opened or attempt.received or attempt.afresh:
                     raise ImageError(
@@ -205,12 +205,12 @@ class ImageDownloader:
             attempt.aim(source, afresh=True)
 
     def _take(
-        self, attempt: Attempt, source: SourceUrl, response: requests.Response
+        self, attempt: Attempt, source: SourceUrl, response: BaseHTTPResponse
     ) -> DownloadedImage:
-        headers = response.raw.headers
-        if response.status_code != HTTPStatus.OK:
+        headers = response.headers
+        if response.status != HTTPStatus.OK:
             _drain(attempt, response)
-            raise refusal(response.status_code, headers)
+            raise refusal(response.status, headers)
         check_encoding(headers)
         declared = declared_length(headers)
         if declared is not None and declared > self._limits.max_bytes:
@@ -235,7 +235,7 @@ class ImageDownloader:
     def _read(
         self,
         attempt: Attempt,
-        response: requests.Response,
+        response: BaseHTTPResponse,
         reservation: Reservation,
         declared: int | None,
     ) -> bytes:
@@ -258,24 +258,24 @@ class ImageDownloader:
     def _read_to_end(
         self,
         attempt: Attempt,
-        response: requests.Response,
+        response: BaseHTTPResponse,
         reservation: Reservation,
         declared: int | None,
     ) -> bytes:
         limit = self._limits.max_bytes
-        body = io.BytesIO()
-        while piece := response.raw.read(max(reservation.size - body.tell(), 1)):
-            size = body.tell() + len(piece)
+        pieces, size = [], 0  # of a step each, so that they are few; the only one isn't copied
+        while piece := response.read(max(reservation.size - size, 1)):
+            pieces.append(piece)
+            size += len(piece)
             if size > limit:
                 raise self._too_large()
-            body.write(piece)
             if size == declared:
                 break
             if size == reservation.size:
                 with attempt.paused():
                     reservation.grow(min(size + _STEP_BYTES, declared or limit + 1))
                 attempt.begin_stage(_STEP_SECONDS, self._budget.is_short)
-        return body.getvalue()
+        return b"".join(pieces)
 
     def _too_slow(self, attempt: Attempt) -> ImageError:
         detail = f"The image did not arrive within {self._limits.total_seconds:g} seconds."
@@ -289,12 +289,12 @@ class ImageDownloader:
         )
 
 
-def _drain(attempt: Attempt, response: requests.Response) -> None:
+def _drain(attempt: Attempt, response: BaseHTTPResponse) -> None:
     """Read what is left of an answer, so that its connection can be kept; else it is closed."""
-    headers = response.raw.headers
+    headers = response.headers
     length = headers.get("Content-Length", "0").strip()
-    if response.status_code in _BODILESS and (length != "0" or "Transfer-Encoding" in headers):
+    if response.status in _BODILESS and (length != "0" or "Transfer-Encoding" in headers):
         return  # a body that must not be, should it follow, would be read as the next answer
     # A short rest is cheaper than a new connection; a longer one is closed unread.
     with attempt.at_most(_DRAIN_SECONDS), suppress(TransportError, ImageError):
-        response.raw.read(_DRAIN_BYTES)
+        response.read(_DRAIN_BYTES)

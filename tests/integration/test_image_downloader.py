@@ -18,8 +18,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 import trustme
+from urllib3.exceptions import ProtocolError
 
 from address_policy import AddressPolicy
 from errors import ImageError
@@ -679,7 +679,7 @@ def test_an_exchange_can_pass_over_the_kept_connections(origin: Origin) -> None:
     with Attempt(policy, Network(), connect_seconds=5, total_seconds=5) as attempt:
         for afresh in (False, False, True):
             attempt.aim(source, afresh=afresh)
-            assert downloader._session.fetch(source, {}).content == IMAGE
+            assert downloader._session.fetch(source, {}).data == IMAGE
     downloader.close()
     assert [request.connection for request in origin.requests] == [1, 1, 2]
 
@@ -691,9 +691,9 @@ def test_a_failure_before_any_connection_is_not_repeated_for_ever(
     downloader = make("127.0.0.1:1")
     calls: list[object] = []
 
-    def fetch(source: object, _conditions: object) -> requests.Response:
+    def fetch(source: object, _conditions: object) -> None:
         calls.append(source)
-        raise requests.ConnectionError
+        raise ProtocolError
 
     monkeypatch.setattr(downloader._session, "fetch", fetch)
     assert failure(downloader, "http://127.0.0.1:1/").code == "connect_error"
