@@ -7,7 +7,7 @@ JSON and stands in `requests.options`, so that every worker works from the same 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,8 @@ class ImageOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Return the options in the words of the upload form, every one of them."""
-        return asdict(self) | {"quality": AUTO if self.quality is None else self.quality}
+        values = {name: getattr(self, name) for name in self.__slots__}  # asdict's copies cost more
+        return values | {"quality": AUTO if self.quality is None else self.quality}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ImageOptions:

@@ -25,13 +25,15 @@ from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codec.compressed_image import ImageLimits
 
 _PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 1.0  # from the end of the output to that of the process
 _PIPE_BYTES = 1024 * 1024
-_BUSY_SHARE = 0.1  # of the time limit: a decoder that wanted less was stopped
+_IDLE_SHARE = 0.1  # of the time limit: a decoder that wanted less of the rest was stopped
 _ENVIRONMENT = {
     "PYTHONPATH": str(_PROGRAM.parents[1]),
     "LANG": "C.UTF-8",
@@ -86,7 +88,7 @@ class Decoder:
 
         Raises ProtocolError, EOFError, TimeoutError.
         """
-        message, _ = self._receive(_Deadline(_START_SECONDS), 0)
+        message, _ = self._receive(_Patience(_START_SECONDS, self._wanted_seconds), 0)
         match message:
             case {"ready": True, "bars": list(names)}:
                 with contextlib.suppress(ValueError):  # a name that is none of ours
@@ -104,13 +106,12 @@ class Decoder:
         DecoderLostError; the decoder is of no further use then.
         """
         self.images += 1
-        wanted = self._wanted_seconds()
-        deadline = _Deadline(seconds)
+        patience = _Patience(seconds, self._wanted_seconds)
         try:
-            self._send([memoryview(request), memoryview(data)], deadline)
-            reply = self._receive(deadline, max_reply_bytes)
+            self._send([memoryview(request), memoryview(data)], patience)
+            reply = self._receive(patience, max_reply_bytes)
         except TimeoutError:
-            if self._wanted_seconds() - wanted < seconds * _BUSY_SHARE:
+            if patience.saw_idleness():
                 raise DecoderLostError from None  # it was stopped
             raise ImageError(
                 ErrorCode.COMPRESS_TIMEOUT,
@@ -160,37 +161,45 @@ class Decoder:
                 waited += int(nanoseconds)
         return used + waited / 1e9
 
-    def _send(self, buffers: list[memoryview], deadline: _Deadline) -> None:
+    def _send(self, buffers: list[memoryview], patience: _Patience) -> None:
         while buffers:
             try:
                 sent = os.writev(self._input.fileno(), buffers)
             except BlockingIOError:
-                deadline.wait(self._input.fileno(), select.POLLOUT)
+                patience.wait(self._input.fileno(), select.POLLOUT)
                 continue
             while buffers and sent >= len(buffers[0]):
                 sent -= len(buffers.pop(0))
             if buffers:
                 buffers[0] = buffers[0][sent:]
 
-    def _receive(self, deadline: _Deadline, max_body_bytes: int) -> tuple[dict[str, Any], bytes]:
-        header = self._read(decoder_protocol.HEADER_BYTES, deadline)
+    def _receive(self, patience: _Patience, max_body_bytes: int) -> tuple[dict[str, Any], bytes]:
+        header = self._read(decoder_protocol.HEADER_BYTES, patience)
         message_bytes, body_bytes = decoder_protocol.unpack_header(header, max_body_bytes)
-        message = decoder_protocol.unpack_message(self._read(message_bytes, deadline))
-        return message, self._read(body_bytes, deadline)
+        message = decoder_protocol.unpack_message(self._read(message_bytes, patience))
+        return message, self._read(body_bytes, patience)
 
-    def _read(self, size: int, deadline: _Deadline) -> bytes:
+    def _read(self, size: int, patience: _Patience) -> bytes:
+        piece = self._read_some(size, patience) if size else b""
+        if len(piece) == size:  # as nearly always, for the pipe has room for most images
+            return piece
         # One buffer: a list of the pieces that a decoder may trickle is far larger than these.
-        read = io.BytesIO()
+        read = io.BytesIO(piece)
+        read.seek(len(piece))
         while read.tell() < size:
+            read.write(self._read_some(size - read.tell(), patience))
+        return read.getvalue()  # the buffer itself, not a copy
+
+    def _read_some(self, most: int, patience: _Patience) -> bytes:
+        while True:
             try:
-                piece = os.read(self._output.fileno(), min(size - read.tell(), _PIPE_BYTES))
+                piece = os.read(self._output.fileno(), min(most, _PIPE_BYTES))
             except BlockingIOError:
-                deadline.wait(self._output.fileno(), select.POLLIN)
+                patience.wait(self._output.fileno(), select.POLLIN)
                 continue
             if not piece:
                 raise EOFError
-            read.write(piece)
-        return read.getvalue()  # the buffer itself, not a copy
+            return piece
 
     def _is_silent(self) -> bool:
         """Tell whether nothing waits in the pipe, which could be taken for the next answer."""
@@ -199,16 +208,34 @@ class Decoder:
         return not any(events & select.POLLIN for _, events in poll.poll(0))
 
 
-class _Deadline:
-    """A moment after which nothing is waited for."""
+class _Patience:
+    """A moment after which nothing is waited for, and whether there was work until then.
 
-    def __init__(self, seconds: float) -> None:
+    `wanted` tells the processor time that the other side has wanted so far. It is asked only when
+    a wait gets long, as that takes as much time as all else that a small image is worth.
+    """
+
+    def __init__(self, seconds: float, wanted: Callable[[], float]) -> None:
         self._end = time.monotonic() + seconds
+        self._idle_seconds = seconds * _IDLE_SHARE
+        self._wanted = wanted
+        self._wanted_before: float | None = None
 
     def wait(self, descriptor: int, events: int) -> None:
-        """Wait until a pipe is ready. Raises TimeoutError."""
+        """Wait until a pipe is ready. Raises TimeoutError, also where one is, but time is over."""
         rest = self._end - time.monotonic()
         poll = select.poll()
         poll.register(descriptor, events)
+        if rest > 0 and self._wanted_before is None:
+            first = min(self._idle_seconds, rest)
+            if poll.poll(first * 1000):
+                return
+            self._wanted_before = self._wanted()
+            rest -= first
         if rest <= 0 or not poll.poll(rest * 1000):
             raise TimeoutError
+
+    def saw_idleness(self) -> bool:
+        """Tell, when the time is over, whether hardly any of it was wanted."""
+        before = self._wanted_before
+        return before is not None and self._wanted() - before < self._idle_seconds
