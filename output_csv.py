@@ -29,7 +29,6 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 class OutputProduct(NamedTuple):
     """One line of the output CSV: a product's cells as they came in, and what became of it.
 
-    `output_urls` has one for each input URL in the same sequence, None where the image failed.
     `other_cells` are those of the further columns in their order, None when there are none.
     """
 
@@ -37,7 +36,7 @@ class OutputProduct(NamedTuple):
     product_name: str
     input_image_urls: str
     other_cells: Sequence[str] | None
-    output_urls: Sequence[str | None]
+    output_cell: str
 
 
 class ReportImage(NamedTuple):
@@ -92,9 +91,9 @@ def _output_lines(
     places = locate_columns(columns)
     order = [*places[:3], *places.others]  # where each of a product's cells was in the input
     in_input_order = itemgetter(*sorted(range(len(order)), key=order.__getitem__))
-    for serial_number, product_name, input_image_urls, other_cells, output_urls in products:
+    for serial_number, product_name, input_image_urls, other_cells, output in products:
         cells = (serial_number, product_name, input_image_urls, *(other_cells or ()))
-        yield [*in_input_order(cells), output_cell(output_urls)]
+        yield [*in_input_order(cells), output]
 
 
 def _write(header: Sequence[str], lines: Iterable[Sequence[object]]) -> Iterator[bytes]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import itertools
 import logging
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from database_helper import (
     BATCH_SECONDS,
     DatabaseUnavailableError,
-    select_images,
     select_request,
-    update_output_urls,
 )
 from errors import ServiceError
 from job_queue import defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
+from output_rows import NAMES, OUTPUTS, PRODUCTS, REPORTED, Rows, select_rows, update_output_urls
 from redaction import redact_url
 from request_queue import (
     finish_request,
@@ -43,7 +43,7 @@ from storage_keys import (
 from webhook_queue import enqueue_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from database_helper import Cursor, Database
     from image_store import ImageStore
@@ -125,7 +125,7 @@ class RequestFinisher:
         output, report = output_csv_key(request_id), report_csv_key(request_id)
         products = self._products(request)
         self._store.put(staged_csv_key(output, fence), write_output(request["columns"], products))
-        lines = (_report_line(image, request["base_url"]) for image in self._images(request))
+        lines = self._report_lines(request)
         self._store.put(staged_csv_key(report, fence), write_report(lines))
         with self._database.transaction() as cursor:
             self._keep(cursor, request)
@@ -167,39 +167,54 @@ class RequestFinisher:
                 return not select_deleted(cursor, [request_id])
         return request["fence"] == fence and not is_finished(request)
 
-    def _images(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the images of a request in input order, a page at a time, the lease renewed."""
+    def _pages(self, request: dict[str, Any], rows: Rows) -> Iterator[Sequence[dict[str, Any]]]:
+        """Yield rows of a request in input order, a page at a time, the lease renewed."""
         after = 0
         while True:
             with self._database.transaction(BATCH_SECONDS) as cursor:
                 self._keep(cursor, request)
-                page, _ = select_images(cursor, request["id"], state=None, after=after, limit=PAGE)
+                page = select_rows(cursor, request["id"], rows, after=after, limit=PAGE)
             if not page:
                 return
-            yield from page
-            after = page[-1]["n"]
+            yield page
+            after = page[-1][rows.number]
+
+    def _rows(self, request: dict[str, Any], rows: Rows) -> Iterator[dict[str, Any]]:
+        return itertools.chain.from_iterable(self._pages(request, rows))
 
     def _products(self, request: dict[str, Any]) -> Iterator[OutputProduct]:
         """Yield the products in input order, having written their output cell to the database."""
-        by_row = itertools.groupby(self._images(request), key=lambda image: image["row"])
+        images = itertools.groupby(self._rows(request, OUTPUTS), itemgetter("row"))
         base_url = request["base_url"]
-        numbered = ((row, _product(list(images), base_url)) for row, images in by_row)
-        while batch := list(itertools.islice(numbered, PAGE)):
+        for page in self._pages(request, PRODUCTS):
+            cells = [
+                (row, output_cell([output_url(image, base_url) for image in of_product]))
+                for row, of_product in itertools.islice(images, len(page))
+            ]
             with self._database.transaction(BATCH_SECONDS) as cursor:
                 self._keep(cursor, request)
-                cells = [(row, output_cell(product.output_urls)) for row, product in batch]
                 update_output_urls(cursor, request["id"], cells)
-            yield from (product for _, product in batch)
+            for product, (row, cell) in zip(page, cells, strict=True):
+                assert product["row"] == row  # noqa: S101  # no product is without an image
+                yield _output_product(product, cell)
+
+    def _report_lines(self, request: dict[str, Any]) -> Iterator[ReportImage]:
+        """Yield what the report says of each image, in input order."""
+        products = self._rows(request, NAMES)
+        base_url = request["base_url"]
+        for _, images in itertools.groupby(self._rows(request, REPORTED), itemgetter("row")):
+            product = next(products)
+            for image in images:
+                yield _report_line(image | product, base_url)
 
 
-def _product(images: list[dict[str, Any]], base_url: str) -> OutputProduct:
-    first = images[0]
+def _output_product(product: dict[str, Any], cell: str) -> OutputProduct:
     return OutputProduct(
-        serial_number=first["serial_number"],
-        product_name=first["product_name"],
-        input_image_urls=first["input_image_urls"],
-        other_cells=first["other_cells"],
-        output_urls=[output_url(image, base_url) for image in images],
+        serial_number=product["serial_number"],
+        product_name=product["product_name"],
+        input_image_urls=product["input_image_urls"],
+        other_cells=product["other_cells"],
+        output_cell=cell,
     )
 
 

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/growth.py [--images N ...] [--batch N]
 
-One request after the other, of 1,000, 100,000 and 1,000,000 images, goes through the service without
-a worker; the worker's steps are taken here, with the worker's own statements, and no image is
+One request after the other, of 1,000, 100,000 and 1,000,000 images, goes through the service with
+no worker; the worker's steps are taken here, with the worker's own statements, and no image is
 fetched: claimed in batches, all fail, are retried, and succeed. A second request has one URL for
 all its images and is cancelled. Reported: a Markdown table of seconds, of PostgreSQL's processor
 time and of the peak memory of the process that takes the step; how seconds grow with images; and
@@ -178,7 +178,9 @@ class Growth:
                           idx_scan as scans from pg_stat_user_indexes
                     where relname in ('images', 'image_links') order by 1"""
             )
-            indexes = ["{name} {mib:,.1f} MiB ({scans:,})".format(**row) for row in cursor]
+            indexes = [
+                "{name} {mib:,.1f} MiB ({scans:,})".format(**row) for row in cursor.fetchall()
+            ]
         return "\n".join([*tables, "; ".join(indexes)])
 
     def report(self) -> None:

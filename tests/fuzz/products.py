@@ -69,7 +69,7 @@ def _check_products(reader: ProductReader, products: list[ProductRow]) -> None:
 
 def _output_of(product: ProductRow) -> OutputProduct:
     serial, name, urls, others = product[1:5]
-    return OutputProduct(serial, name, urls, others, [None] * len(product.image_urls))
+    return OutputProduct(serial, name, urls, others, "," * (len(product.image_urls) - 1))
 
 
 def _other_reading(reader: ProductReader) -> Iterator[list[str]]:
@@ -141,8 +141,7 @@ def output_rows(data: bytes) -> None:
     name, *texts = data.decode("utf-8", "ignore").split("\0")
     columns = ["S. No.", "Product Name", "URLs", name]
     rows = [[*texts[at : at + 4], *[""] * 4][:4] for at in range(0, len(texts), 4)]
-    urls = [None, "http://a/1"]
-    products = [OutputProduct(row[0], row[1], row[2], row[3:], urls) for row in rows]
+    products = [OutputProduct(row[0], row[1], row[2], row[3:], ",http://a/1") for row in rows]
     try:
         written = b"".join(write_output(columns, products))
     except CsvRefusedError:

@@ -26,7 +26,6 @@ from database_helper import (
     select_images,
     select_request,
     select_requests,
-    update_output_urls,
 )
 from errors import SettingsError
 from watched_connection import WatchedConnection
@@ -432,45 +431,31 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "images", "rest"),
+    ("name", "url", "images", "rest"),
     [
-        ({"product_name": "x" * 100}, [1], [2]),
-        ({"product_name": "x" * 98}, [1, 2], [3, 4]),
-        ({"input_image_urls": "x" * 100}, [1], [2, 3, 4]),
-        ({"other_cells": ["x" * 50, "x" * 50]}, [1], [2, 3, 4]),
-        ({}, [1, 2, 3, 4], []),
+        ("x" * 99, "u", [1], [2]),
+        ("x" * 49, "u", [1, 2], [3, 4]),
+        ("x", "u" * 99, [1], [2]),
+        ("x", "u", [1, 2, 3, 4], []),
     ],
 )
 def test_a_page_ends_early_when_cells_are_long(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
-    cells: dict[str, Any],
+    name: str,
+    url: str,
     images: list[int],
     rest: list[int],
 ) -> None:
     """Each image repeats its product's name, and a page may be of a thousand; one always comes."""
     monkeypatch.setattr(database_helper, "PAGE_BYTES", 100)
-    _upload(database, [_product("1", image_urls=["u"] * 4, **cells)])
+    _upload(database, [_product("1", product_name=name, image_urls=[url] * 4)])
     with database.transaction() as cursor:
         page, has_more = select_images(cursor, ID, state=None, after=0, limit=4)
         behind, _ = select_images(cursor, ID, state=None, after=len(images), limit=4)
     assert [row["n"] for row in page] == images
     assert [row["n"] for row in behind] == rest
     assert has_more == bool(rest)
-    assert [row["other_cells"] for row in page] == [
-        cells.get("other_cells"),
-        *[None] * (len(page) - 1),
-    ]
-
-
-def test_output_cells_go_to_their_products(database: Database) -> None:
-    """Only the rows named change, and only of this request."""
-    _upload(database, [_product() for _ in range(3)])
-    _upload(database, [_product() for _ in range(3)], request_id="cd" * 16)
-    with database.transaction() as cursor:
-        update_output_urls(cursor, ID, [(3, "http://a/,,"), (1, "")])
-    cells = _rows(database, "select output_image_urls from image_links order by request_id, row")
-    assert [cell["output_image_urls"] for cell in cells] == ["", None, "http://a/,,", *[None] * 3]
 
 
 def test_connection_lost_in_the_commit(
