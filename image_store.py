@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import obstore
 from obstore.exceptions import BaseError
@@ -29,6 +31,8 @@ CHUNK_BYTES: Final = 256 * 1024
 FREE_BYTES: Final = 16 * 2**20  # a disk with less is taken for full
 FOLDERS: Final = ("uploads", "static")
 _FILE_SCHEME: Final = "file:"
+# Of all processes that write to a store: two may make the same file.
+_partial_files: Final = count(secrets.randbits(60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,10 @@ class ImageStore:
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Store `data` whole under `key`, durably. Raises ImageError `storage_error`."""
         with _storage_errors():
-            obstore.put(self._store, key, data)
-            self._sync(key)
+            if self._root:
+                _write_file(self._root / key, [data] if isinstance(data, bytes) else data)
+            else:
+                obstore.put(self._store, key, data)
 
     def copy(self, source: str, target: str) -> None:
         """Store the bytes of one key under another, on disk by a second name of the file.
@@ -76,8 +82,9 @@ class ImageStore:
                 if file is None:
                     raise
                 # A disk without such names, or with all that it has of a file (65,000 on ext4).
-                obstore.put(self._store, target, self.read(file, 0, file.size))
-            self._sync(target)
+                self.put(target, self.read(file, 0, file.size))
+            if self._root:
+                _sync_paths([self._root / target, (self._root / target).parent])
 
     def move(self, source: str, target: str) -> bool:
         """Put what lies under `source` under `target`; False when there is nothing.
@@ -186,12 +193,6 @@ class ImageStore:
             _check_folder(self._root)
         self.find("static/.gitkeep")
 
-    def _sync(self, key: str) -> None:
-        """Make a file and its path survive a power cut: obstore renames but doesn't sync."""
-        if self._root:
-            path = self._root / key
-            _sync_paths([path, path.parent])
-
 
 def _stored_file(key: str, facts: os.stat_result) -> StoredObject:
     etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
@@ -208,6 +209,30 @@ def _read_file(root: Path, file: StoredObject, start: int, end: int) -> Iterator
                 raise OSError("the file was cut meanwhile")
             yield piece
             start += len(piece)
+
+
+def _write_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file beside its place, then put it there; obstore does so too, but doesn't sync."""
+    partial = path.with_name(f"{path.name}#{next(_partial_files)}")
+    try:
+        with _create(partial) as file:
+            file.writelines(pieces)
+            file.flush()
+            partial.rename(path)
+            os.fsync(file.fileno())  # of file and name together: nobody relies on either before
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    _sync_paths([path.parent])
+
+
+def _create(path: Path) -> BinaryIO:
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 def _rename(source: Path, target: Path) -> None:
