@@ -7,16 +7,18 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_SECONDS: Final = 60
+MEMORY_SECONDS: Final = 0.5  # between two looks at memory
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -42,6 +44,7 @@ def running(
             env=environment | settings,
             stdout=output,
             stderr=output,
+            start_new_session=True,  # a share of the processors of its own, like any other command
         )
     try:
         if cores:  # at once, while it has one thread: all others inherit it
@@ -62,16 +65,67 @@ def postgres_pid(directory: Path) -> int:
     return int((directory / "data" / "postmaster.pid").read_text().split("\n")[0])
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started and that still run."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time of a process and its children, those that ended included."""
-    total = 0.0
+    total = sum(cpu_seconds(child) for child in children(pid))
     with suppress(FileNotFoundError, ProcessLookupError):  # it ended: its parent has its time
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                total += cpu_seconds(int(child))
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += sum(int(ticks) for ticks in stat[11:15]) / _TICKS
     return total
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the memory of a process and its children: what several share is divided (PSS).
+
+    Where the system doesn't let us see that, all that each has (RSS).
+    """
+    total = sum(memory_bytes(child) for child in children(pid))
+    with suppress(FileNotFoundError, ProcessLookupError):
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            shared = re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)
+            total += int(shared[1]) * 1024 if shared else 0
+        except PermissionError:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            total += pages * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+class PeakMemory:
+    """Looks at the memory of processes and their children, twice a second while the block lasts."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.samples: list[dict[str, int]] = []  # bytes by name, at least one sample
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def peak(self, name: str, *, without: str = "") -> int:
+        """Return the most bytes, without those of another group of processes inside."""
+        return max(sample[name] - sample.get(without, 0) for sample in self.samples)
+
+    def _look(self) -> None:
+        while True:
+            self.samples.append({name: memory_bytes(pid) for name, pid in self._pids.items()})
+            if self._ended.wait(MEMORY_SECONDS):
+                return
 
 
 def spread(values: list[float], digits: int = 0) -> str:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import secrets
-import socketserver
 import statistics
 import sys
 import tempfile
@@ -26,73 +24,27 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg2
 import requests
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.drawn_photos import PHOTOS, draw_photos  # noqa: E402  # the path is set first
 from benchmarks.processes import cpu_seconds, postgres_pid, running, spread  # noqa: E402  # path
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PHOTOS: Final = 24  # different ones; each is asked for under many URLs
-MEGAPIXELS: Final = (2.0, 3.0)  # about 25 ms of decoding and encoding each
 POLL_SECONDS: Final = 0.2
 LONGEST_RUN_SECONDS: Final = 600.0
 ALL_CORES: Final = os.sched_getaffinity(0)
 
 
-def make_photos(folder: Path) -> None:
-    """Write photos of gradients and grain, which a JPEG takes as long for as a real one."""
-    chance = random.Random(1)  # noqa: S311  # the same photos each time
-    for number in range(PHOTOS):
-        low, high = MEGAPIXELS
-        pixels = 1e6 * (low + (high - low) * number / (PHOTOS - 1))
-        size = (round((pixels * 1.5) ** 0.5), round((pixels / 1.5) ** 0.5))
-        ramp = Image.linear_gradient("L").resize(size).rotate(chance.choice((0, 180)))
-        glow = Image.radial_gradient("L").resize(size)
-        bands = [
-            Image.blend(band, Image.effect_noise(size, chance.uniform(20, 40)), 0.3)
-            for band in (ramp, glow, ramp)
-        ]
-        photo = Image.merge("RGB", bands)
-        photo.save(folder / f"{number}.jpg", quality=92)
-
-
-class _OriginHandler(socketserver.StreamRequestHandler):
-    """Answers each request with the photo of its path, straight from the page cache."""
-
-    disable_nagle_algorithm = True
-
-    def handle(self) -> None:
-        while line := self.rfile.readline():
-            while self.rfile.readline().strip():
-                pass
-            name = line.split()[1].decode().rpartition("/")[2]
-            with Path(name).open("rb") as file:
-                length = file.seek(0, 2)
-                file.seek(0)
-                self.wfile.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
-                    % length
-                )
-                self.request.sendfile(file)
-
-
-def serve_photos() -> None:
-    """Be the origin over the working directory, until killed."""
-    socketserver.ThreadingTCPServer.daemon_threads = True
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _OriginHandler) as server:
-        print(f"Serving on 127.0.0.1:{server.server_address[1]}", flush=True)
-        server.serve_forever()
-
-
 def make_csv(authority: str, images: int) -> bytes:
     """Return a CSV of so many images, each under a URL of its own."""
     lines = [
-        f"{n},Product {n},http://{authority}/{n}/{n % PHOTOS}.jpg" for n in range(1, images + 1)
+        f"{n},Product {n},http://{authority}/workers/{n}/{n % PHOTOS}.jpg"
+        for n in range(1, images + 1)
     ]
     return "\r\n".join(["Serial Number,Product Name,Input Image Urls", *lines, ""]).encode()
 
@@ -179,18 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--origin", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.origin:
-        serve_photos()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        make_photos(folder)
+        draw_photos(folder)
         postgres = EmbeddedPostgres(folder / "postgres")
         conninfo = postgres.start()
         stack.callback(postgres.stop)
         origin, found = stack.enter_context(
-            running(["benchmarks/workers.py", "--origin"], folder, r"Serving on (\S+)")
+            running(["benchmarks/origin.py"], folder, r"Serving on (\S+)")
         )
         authority = found[1]
         server, found = stack.enter_context(

@@ -1,0 +1,137 @@
+"""What `peers.py` measured, as tables: medians with their range, ratios taken round by round."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.processes import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from benchmarks.peers_sides import Job, Run, Side
+
+    Figure = Callable[[Run], float]
+
+FLOOR: Final = "floor"
+SERVICE: Final = "service"
+_MIB: Final = 2**20
+_COLUMNS: Final = (
+    *("", "images/s", "to the floor's", "the service's to it", "CPU ms an image"),
+    *("to the floor's", "with PostgreSQL", "to the floor's", "peak MiB", "PostgreSQL's"),
+    *("score", "bytes to ours"),
+)
+
+
+def rate(run: Run) -> float:
+    """Return images a second."""
+    return run.images / run.seconds
+
+
+def cpu(run: Run) -> float:
+    """Return milliseconds of processor time an image, without PostgreSQL's."""
+    return 1000 * run.cpu_seconds / run.images
+
+
+def whole_cpu(run: Run) -> float:
+    """Return milliseconds of processor time an image, PostgreSQL's included."""
+    return cpu(run) + 1000 * run.postgres_seconds / run.images
+
+
+def output_bytes(run: Run) -> float:
+    """Return the bytes of an output."""
+    return run.output_bytes / run.images
+
+
+@dataclass(slots=True)
+class Scene:
+    """A job that sides do in turn, round by round, and what came of it."""
+
+    title: str
+    job: Job
+    sides: Sequence[Side]
+    scores: dict[str, float]  # of the sides' outputs, by label
+    is_scaled: bool = False  # then before encoding, against a full decode with Lanczos
+    runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
+
+    def play(self, number: int) -> None:
+        """Have each side do the job once, in another order each round."""
+        first = number % len(self.sides)
+        for side in (*self.sides[first:], *self.sides[:first]):
+            self.runs[side.label].append(side.run(self.job))
+
+    def ratio(self, figure: Figure, label: str, other: str) -> str:
+        """Return one side's figure to another's of the same round; nothing if there is none."""
+        if label == other or not (self.runs.get(label) and self.runs.get(other)):
+            return ""
+        pairs = zip(self.runs[label], self.runs[other], strict=True)
+        return spread([figure(mine) / figure(theirs) for mine, theirs in pairs], 2)
+
+    def table(self) -> str:
+        """Return what all sides took, as Markdown."""
+        labels = dict.fromkeys([FLOOR, *(side.label for side in self.sides)])
+        rows = (self._row(label) for label in labels if self.runs.get(label))
+        return f"\n{self.title}:\n\n{_markdown(_COLUMNS, rows)}"
+
+    def _row(self, label: str) -> tuple[str, ...]:
+        runs = self.runs[label]
+        has_postgres = any(run.postgres_seconds for run in runs)
+        score = self.scores.get(label)
+        return (
+            label,
+            spread([rate(run) for run in runs], 1),
+            self.ratio(rate, label, FLOOR),
+            self.ratio(rate, SERVICE, label),
+            spread([cpu(run) for run in runs], 1),
+            self.ratio(cpu, label, FLOOR),
+            spread([whole_cpu(run) for run in runs], 1) if has_postgres else "",
+            self.ratio(whole_cpu, label, FLOOR) if has_postgres else "",
+            f"{max(run.peak_bytes for run in runs) / _MIB:,.0f}",
+            f"{max(run.postgres_peak_bytes for run in runs) / _MIB:,.0f}" if has_postgres else "",
+            f"{score:.1f}" if score else "",
+            self.ratio(output_bytes, label, SERVICE),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the service's figure to another side's should be."""
+
+    name: str
+    figure: Figure
+    other: str
+    limit: str
+
+
+_WISHES: Final = (
+    _Wish("processor an image to the floor's", cpu, FLOOR, "≤ 1.15"),
+    _Wish("the same with PostgreSQL", whole_cpu, FLOOR, "≤ 1.15"),
+    _Wish("images/s to the floor's", rate, FLOOR, "≥ 0.9"),
+    _Wish("images/s to img2dataset's", rate, "img2dataset", "≥ 1.6"),
+    _Wish("images/s to the sharp script's", rate, "sharp", "≥ 1.25"),
+    _Wish("images/s to the sharp script's with mozjpeg", rate, "sharp mozjpeg", "≥ 5"),
+    _Wish("images/s to the thread pool's", rate, "threads", "≥ 1.7"),
+)
+_SCALED_WISHES: Final = (_Wish("images/s to the sharp script's", rate, "sharp", "> 1"),)
+
+
+def wishes(scenes: Iterable[Scene]) -> str:
+    """Return what is wanted beside what was measured, as Markdown."""
+    rows: list[Sequence[str]] = []
+    for scene in scenes:
+        of_scene = _SCALED_WISHES if scene.is_scaled else _WISHES
+        rows += [
+            (f"{scene.title}: {wish.name}", wish.limit, found)
+            for wish in of_scene
+            if (found := scene.ratio(wish.figure, SERVICE, wish.other))
+        ]
+        if scene.is_scaled and SERVICE in scene.scores:
+            rows.append((f"{scene.title}: score", "≥ 95", f"{scene.scores[SERVICE]:.1f}"))
+    return "\n" + _markdown(("", "wanted", "measured"), rows)
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
