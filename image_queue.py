@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 Attempt = tuple[str, int, int]  # request id, n, fence
 
+# That an image named by its key is running, in words that the index of all running ones, by lease,
+# does not answer: it has an entry of every claim since the last vacuum, and looks short to a
+# planner that never saw one running.
+_IS_RUNNING: Final = "i.state is not distinct from 'running'"
+
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 CANCELLED_AT_A_TIME: Final = 5000
 MOST_LOSSES: Final = 3  # workers that may die of an image before it is given up
@@ -146,13 +151,13 @@ def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_second
     Waiting for these could be a deadlock: each locks many rows, in the order of its plan.
     """
     cursor.execute(
-        """with ours as materialized (
+        f"""with ours as materialized (
                select i.request_id, i.n
                  from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
                  join images i on i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
-                where i.state = 'running' for update of i skip locked)
+                where {_IS_RUNNING} for update of i skip locked)
            update images i set lease_until = now() + make_interval(secs => %s)
-             from ours where i.request_id = ours.request_id and i.n = ours.n""",
+             from ours where i.request_id = ours.request_id and i.n = ours.n""",  # noqa: S608
         (json.dumps([_key(image) for image in images]), lease_seconds),
     )
 
@@ -160,8 +165,8 @@ def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_second
 def mark_decoding(cursor: Cursor, image: ClaimedImage) -> bool:
     """Note that an image with losses goes into a decoder now; False if it is no longer ours."""
     cursor.execute(
-        """update images set is_decoding = true
-            where request_id = %s and n = %s and fence = %s and state = 'running'""",
+        f"""update images i set is_decoding = true
+            where request_id = %s and n = %s and fence = %s and {_IS_RUNNING}""",  # noqa: S608
         (image.request_id, image.n, image.fence),
     )
     return cursor.rowcount == 1
@@ -170,10 +175,10 @@ def mark_decoding(cursor: Cursor, image: ClaimedImage) -> bool:
 def give_back(cursor: Cursor, images: Iterable[ClaimedImage]) -> None:
     """Make claimed images that were not begun claimable at once, the attempt not counted."""
     cursor.execute(
-        """update images i set state = 'pending', lease_until = null, due_at = '-infinity'
+        f"""update images i set state = 'pending', lease_until = null, due_at = '-infinity'
              from jsonb_to_recordset(%s) as o(request_id text, n integer, fence integer)
             where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
-              and i.state = 'running'""",
+              and {_IS_RUNNING}""",  # noqa: S608
         (json.dumps([_key(image) for image in images]),),
     )
 
@@ -207,7 +212,7 @@ def record_outcomes(cursor: Cursor, outcomes: Sequence[Outcome]) -> Recorded:
                   sha256 text, etag text, last_modified text, source_url text,
                   source_sha256 text, reuse_key uuid)
             where i.request_id = o.request_id and i.n = o.n and i.fence = o.fence
-              and i.state = 'running'
+              and {_IS_RUNNING}
         returning {_CHANGED}""",  # noqa: S608  # our own columns
         (json.dumps([asdict(outcome) for outcome in outcomes]),),
     )
@@ -247,7 +252,7 @@ def cancel_pending(cursor: Cursor, request_id: str, *, after: int = 0) -> Record
     cursor.execute(  # locked, so that no retry comes in between
         "select from requests where id = %s and status = 'cancelling' for update", (request_id,)
     )
-    if not cursor.fetchone():
+    if not cursor.rowcount:
         return Recorded()
     cursor.execute(
         f"""with portion as materialized (
@@ -260,14 +265,17 @@ def cancel_pending(cursor: Cursor, request_id: str, *, after: int = 0) -> Record
         returning {_CHANGED}""",  # noqa: S608
         {"id": request_id, "after": after, "limit": CANCELLED_AT_A_TIME},
     )
-    return _follow_up(cursor, cursor.fetchall())
+    # What repeats one of these is pending, too, and will be cancelled where it is.
+    return _follow_up(cursor, cursor.fetchall(), releases=False)
 
 
 _CHANGED: Final = """i.request_id, i.n, i.fence, coalesce(i.repeats, i.n) as first, i.state,
                   i.due_at, i.error_code, i.bytes_in, i.bytes_out"""
 
 
-def _follow_up(cursor: Cursor, changed: Sequence[dict[str, Any]]) -> Recorded:
+def _follow_up(
+    cursor: Cursor, changed: Sequence[dict[str, Any]], *, releases: bool = True
+) -> Recorded:
     """Count the images that ended among those that changed, and say what follows."""
     recorded = Recorded(accepted={(row["request_id"], row["n"], row["fence"]) for row in changed})
     by_request: dict[str, list[dict[str, Any]]] = {}
@@ -280,7 +288,9 @@ def _follow_up(cursor: Cursor, changed: Sequence[dict[str, Any]]) -> Recorded:
             # Counting locks the request, so what a retry made wait meanwhile is released then.
             if _count(cursor, request_id, ended):
                 recorded.finished.append(request_id)
-            due += _release_repeating(cursor, request_id, {row["first"] for row in ended})
+            elif releases:
+                firsts = {row["first"] for row in ended}
+                due += _release_repeating(cursor, request_id, firsts)
         if due:
             recorded.due[request_id] = min(due)
     return recorded

@@ -88,11 +88,13 @@ _RESULT: Final = (
 def find_earlier(cursor: Cursor, keys: Collection[str]) -> dict[str, EarlierImage]:
     """Return the newest image for each key that has one, but for those of deleted requests."""
     cursor.execute(
+        # A subquery with a value is asked for each row found. As a join, and with many requests
+        # deleted, the planner expects few to remain and reads something else first.
         """select key, earlier.* from unnest(%s::uuid[]) as key, lateral (
                select request_id, n, fence, bytes_in, bytes_out, width, height, format, quality,
                       hint, sha256, etag, last_modified, source_url, source_sha256
                  from images i
-                where reuse_key = key and exists (select from requests where id = i.request_id)
+                where reuse_key = key and (select true from requests where id = i.request_id)
                 order by made_at desc limit 1) as earlier""",
         (list(keys),),
     )

@@ -1,0 +1,224 @@
+"""Each hot statement reads the large tables by an index, whatever the statistics know.
+
+A hundred requests in all states, a few thousand images each of some; the statistics are those of
+empty tables, of when everything was pending, or of now.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+import image_queue
+import image_reuse
+import job_queue
+import output_rows
+import request_queue
+from database_helper import (
+    Database,
+    select_image_fences,
+    select_images,
+    select_request,
+    select_requests,
+)
+from image_queue import ClaimedImage, ImageState, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from database_helper import Cursor
+
+IMAGES: Final = 300  # a request
+REQUESTS: Final = 100
+LIVE: Final = f"{0:032x}"  # half of it still to be done
+ENDED: Final = f"{1:032x}"  # all its images have ended
+CANCELLING: Final = f"{2:032x}"
+DELETED: Final = f"{REQUESTS - 1:032x}"
+LARGE: Final = frozenset({"images", "image_links"})
+STATISTICS: Final = ("none", "of before", "of now")
+
+
+class ExplainingCursor:
+    """A cursor that asks for the plan of each statement before it runs it."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self.indexes: set[str] = set()
+        self.scanned: set[str] = set()  # tables read from one end to the other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, statement: str, values: Any = None) -> None:
+        """Note what the plan reads, and run the statement."""
+        if not statement.lstrip().startswith("set "):
+            self._cursor.execute(f"explain (format json) {statement}", values)
+            for row in self._cursor.fetchall():
+                plan = row["QUERY PLAN"]
+                self._note((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+        self._cursor.execute(statement, values)
+
+    def _note(self, node: dict[str, Any]) -> None:
+        if node["Node Type"] == "Seq Scan":
+            self.scanned.add(node["Relation Name"])
+        if "Index Name" in node:
+            self.indexes.add(node["Index Name"])
+        for child in node.get("Plans", ()):
+            self._note(child)
+
+
+def _fill(database: Database) -> None:
+    """Write the requests as they are uploaded."""
+    with database.transaction() as cursor:
+        for table in ("images", "image_links", "requests"):
+            cursor.execute(f"alter table {table} set (autovacuum_enabled = off)")
+        cursor.execute(
+            """insert into requests (id, status, options, columns, base_url, images, products)
+               select lpad(to_hex(r), 32, '0'), 'processing', '{}', '{}', 'http://a', %(images)s,
+                      %(images)s from generate_series(0, %(requests)s - 1) as r""",
+            {"images": IMAGES, "requests": REQUESTS},
+        )
+        cursor.execute(
+            """insert into image_links (request_id, row, line, serial_number, product_name,
+                                        input_image_urls)
+               select id, n, n, n, 'Lamp', 'http://shop.example/' || n
+                 from requests, generate_series(1, images) as n"""
+        )
+        cursor.execute(
+            """insert into images (request_id, n, row, position, input_url)
+               select id, n, n, 1, 'http://shop.example/' || n
+                 from requests, generate_series(1, images) as n"""
+        )
+
+
+def _work(database: Database) -> None:
+    """End most of it, delete some, and let some repeat and fail."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            """update images set fence = 1, attempts = 1, reuse_key = md5(n::text)::uuid,
+                      made_at = now(), bytes_in = 2, bytes_out = 1, sha256 = '', format = 'jpeg',
+                      width = 1, height = 1, quality = '1', source_sha256 = '',
+                      state = case when n %% 100 = 0 then 'failed' else 'succeeded' end
+                where request_id not in (%s, %s) or n <= 50""",
+            (LIVE, CANCELLING),
+        )
+        cursor.execute(
+            """update images set state = 'running', fence = 1, lease_until = now()
+                where request_id = %s and n between 51 and 60""",
+            (LIVE,),
+        )
+        cursor.execute(
+            """update images set repeats = 60, due_at = 'infinity'
+                where request_id = %s and n > 250""",
+            (LIVE,),
+        )
+        cursor.execute(
+            """update requests set failed = 3, succeeded = 297, finished_at = now(),
+                      status = 'completed_with_errors' where id > %s""",
+            (CANCELLING,),
+        )
+        cursor.execute("update requests set failed = 300 where id = %s", (ENDED,))
+        cursor.execute("update requests set status = 'cancelling' where id = %s", (CANCELLING,))
+        cursor.execute("delete from requests where id > %s returning id", (f"{10:032x}",))
+        ids = [row["id"] for row in cursor.fetchall()]
+        cursor.execute("insert into deleted_requests (id) select unnest(%s)", (ids,))
+
+
+@pytest.fixture(scope="module", params=STATISTICS)
+def filled(
+    request: pytest.FixtureRequest, new_database: Callable[[], Database]
+) -> Iterator[Database]:
+    """Give a database whose statistics know of so much."""
+    database = new_database()
+    _fill(database)
+    if request.param == "of before":
+        _analyze(database)
+    _work(database)
+    if request.param == "of now":
+        _analyze(database)
+    yield database
+    database.close()
+
+
+def _analyze(database: Database) -> None:
+    with database.transaction() as cursor:
+        cursor.execute("analyze")
+
+
+CLAIMED: Final = [ClaimedImage(LIVE, n, 1, 0, f"http://shop.example/{n}", None) for n in (51, 52)]
+OUTCOMES: Final = [
+    Outcome(request_id=LIVE, n=image.n, fence=1, attempts=1, state=ImageState.FAILED)
+    for image in CLAIMED
+]
+KEYS: Final = [f"{n:032x}" for n in range(16)]
+PKEY: Final = "images_pkey"
+
+STATEMENTS: Final[dict[str, tuple[Callable[[Any], object], set[str]]]] = {
+    "claim": (
+        lambda c: image_queue.claim_images(c, LIVE, limit=16, lease_seconds=9),
+        {"images_pending", PKEY},
+    ),
+    "reuse": (lambda c: image_reuse.find_earlier(c, KEYS), {"images_reusable"}),
+    "renew": (lambda c: image_queue.renew_leases(c, CLAIMED, lease_seconds=9), {PKEY}),
+    "decoding": (lambda c: image_queue.mark_decoding(c, CLAIMED[0]), {PKEY}),
+    "give back": (lambda c: image_queue.give_back(c, CLAIMED), {PKEY}),
+    "record": (
+        lambda c: image_queue.record_outcomes(c, OUTCOMES),
+        {PKEY, "images_repeating"},
+    ),
+    "expired": (image_queue.give_back_expired, {"images_running", PKEY}),
+    "cancel": (lambda c: image_queue.cancel_pending(c, CANCELLING), {PKEY}),
+    "next due": (lambda c: image_queue.select_next_due(c, LIVE), {"images_pending"}),
+    "next due, cancelling": (
+        lambda c: image_queue.select_next_due(c, CANCELLING),
+        {"images_pending"},
+    ),
+    "idle requests": (
+        lambda c: job_queue.restart_idle_requests(c, lease_seconds=9),
+        {"images_pending"},
+    ),
+    "retry": (lambda c: request_queue.retry_request(c, ENDED, after=0), {PKEY}),
+    "purge": (lambda c: request_queue.purge_rows(c, DELETED), {PKEY}),
+    "fences": (lambda c: select_image_fences(c, [(LIVE, 1), (LIVE, 2)]), {PKEY}),
+    "page": (
+        lambda c: select_images(c, LIVE, state=None, after=9, limit=100),
+        {PKEY, "image_links_pkey"},
+    ),
+    "failed page": (
+        lambda c: select_images(c, LIVE, state="failed", after=9, limit=100),
+        {"images_failed", "image_links_pkey"},
+    ),
+    "outputs": (
+        lambda c: output_rows.select_rows(c, LIVE, output_rows.OUTPUTS, after=9, limit=100),
+        {PKEY},
+    ),
+    "reported": (
+        lambda c: output_rows.select_rows(c, LIVE, output_rows.REPORTED, after=9, limit=100),
+        {PKEY},
+    ),
+    "products": (
+        lambda c: output_rows.select_rows(c, LIVE, output_rows.PRODUCTS, after=9, limit=100),
+        {"image_links_pkey"},
+    ),
+    "cells": (
+        lambda c: output_rows.update_output_urls(c, LIVE, [(n, "") for n in range(100, 200)]),
+        {"image_links_pkey"},
+    ),
+    "status": (lambda c: select_request(c, LIVE), set()),
+    "requests": (lambda c: select_requests(c, limit=9, before=None, owner=None), set()),
+    "finish": (lambda c: request_queue.take_finish(c, ENDED, lease_seconds=9), set()),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_hot_statement_reads_by_an_index(filled: Database, name: str) -> None:
+    """None reads a large table whole, and each takes the index that is there for it."""
+    run, indexes = STATEMENTS[name]
+    with filled.transaction() as cursor:
+        explaining = ExplainingCursor(cursor)
+        run(explaining)
+        cursor.connection.rollback()
+    assert explaining.scanned & LARGE == set()
+    assert indexes <= explaining.indexes
