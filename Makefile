@@ -55,7 +55,11 @@ fuzz: .venv/.installed-fuzz
 hostile: .venv/.installed-dev
 	$(PY) -m tests.hostile.hostile "$(FOLDER)" $(HOSTILE)
 
-bench: install
+# With real photos: make bench FOLDER=path PEERS="--rounds 3 --scenes 0 200"
+bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modules/.package-lock.json
+	$(PY) benchmarks/peers.py $(if $(FOLDER),"$(FOLDER)") $(PEERS)
+	$(PY) benchmarks/scaling.py
+	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/upload.py
 	$(PY) benchmarks/workers.py
 	$(PY) benchmarks/slow_clients.py
@@ -67,6 +71,11 @@ bench-quality: .venv/.installed-bench benchmarks/node_modules/.package-lock.json
 .venv/.installed-bench: requirements-bench.txt .venv/.installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
+
+# Where it can't be installed the benchmark goes on without it, and says so.
+.venv/img2dataset/.installed: requirements-img2dataset.txt .venv/.installed
+	-$(PY) -m venv .venv/img2dataset && .venv/img2dataset/bin/python -m pip install --quiet \
+		--disable-pip-version-check -r requirements-img2dataset.txt && touch $@
 
 # Without npm the benchmark goes on without sharp, and says so.
 benchmarks/node_modules/.package-lock.json: benchmarks/package.json benchmarks/package-lock.json

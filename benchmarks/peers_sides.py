@@ -16,12 +16,21 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import requests
 
-from benchmarks.processes import ROOT, PeakMemory, cpu_seconds, postgres_pid, running
+from benchmarks.processes import (
+    ROOT,
+    MemoryWatch,
+    cpu_seconds,
+    memory_bytes,
+    own_cpu_seconds,
+    postgres_pid,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +80,7 @@ class Run:
     postgres_peak_bytes: int
     output_bytes: int
     outputs: Sequence[bytes] = ()
+    server_seconds: float = 0.0  # of `cpu_seconds`, those of the server's own process
 
 
 class Side(Protocol):
@@ -128,7 +138,7 @@ class Program:
         with _started([*self.command, str(file)], file.with_suffix(".log")) as process:
             _wait_for(began, process)
             start, spent = time.monotonic(), cpu_seconds(process.pid)
-            with PeakMemory({"all": process.pid}) as memory:
+            with MemoryWatch({"all": partial(memory_bytes, process.pid)}) as memory:
                 _wait_for_word(process)
             seconds, spent = time.monotonic() - start, cpu_seconds(process.pid) - spent
             return images, seconds, spent, 0.0, memory.peak("all"), 0
@@ -193,19 +203,25 @@ class Service:
                 ALLOWED_SOURCES=job.authority,
                 **self.environment,
             ) as (pid, found):
-                client = _Client(found[1], self.options)
+                client = Client(found[1], self.options)
                 warm = Job(job.authority, job.folder, job.photos, _WARM_UP_IMAGES)
                 client.finish(client.upload(warm))
                 return self._measured(client, job, pid, folder, keeps=keeps)
 
-    def _measured(self, client: _Client, job: Job, pid: int, folder: Path, *, keeps: bool) -> Run:
+    def _measured(self, client: Client, job: Job, pid: int, folder: Path, *, keeps: bool) -> Run:
         postgres = postgres_pid(folder / "postgres-data")
         before, postgres_before = cpu_seconds(pid), cpu_seconds(postgres)
-        with PeakMemory({"all": pid, "PostgreSQL": postgres}) as memory:
+        server_before = own_cpu_seconds(pid)
+        looks = {
+            "all": partial(memory_bytes, pid),
+            "PostgreSQL": partial(memory_bytes, postgres),
+        }
+        with MemoryWatch(looks) as memory:
             start = time.time()
             status = client.finish(client.upload(job))
         postgres_spent = cpu_seconds(postgres) - postgres_before
         own = cpu_seconds(pid) - before - postgres_spent
+        server_spent = own_cpu_seconds(pid) - server_before
         finished = datetime.fromisoformat(status["finished_at"]).timestamp()
         outputs = sorted(
             (folder / "uploads" / status["request_id"]).iterdir(),
@@ -221,10 +237,11 @@ class Service:
             memory.peak("PostgreSQL"),
             status["bytes_out"],
             [path.read_bytes() for path in outputs] if keeps else [],
+            server_spent,
         )
 
 
-class _Client:
+class Client:
     """Uploads jobs to a service and waits for their output CSVs."""
 
     def __init__(self, url: str, options: dict[str, str]) -> None:
@@ -234,6 +251,7 @@ class _Client:
         self._session.trust_env = False
 
     def upload(self, job: Job) -> str:
+        """Upload the CSV of a job and return the request's id."""
         lines = ["Serial Number,Product Name,Input Image Urls"]
         lines += [f"{n},P{n},{url}" for n, url in enumerate(job.urls(secrets.token_hex(4)), 1)]
         answer = self._session.post(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_SECONDS: Final = 60
@@ -83,28 +83,38 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
-def memory_bytes(pid: int) -> int:
-    """Return the memory of a process and its children: what several share is divided (PSS).
+def own_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process alone."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in stat[11:13]) / _TICKS
 
-    Where the system doesn't let us see that, all that each has (RSS).
+
+def memory_bytes(pid: int) -> int:
+    """Return the memory of a process and its children."""
+    return own_memory_bytes(pid) + sum(memory_bytes(child) for child in children(pid))
+
+
+def own_memory_bytes(pid: int) -> int:
+    """Return the memory of a process; what several share is divided among them (PSS).
+
+    Where the system doesn't let us see that, all that it has (RSS).
     """
-    total = sum(memory_bytes(child) for child in children(pid))
     with suppress(FileNotFoundError, ProcessLookupError):
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             shared = re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)
-            total += int(shared[1]) * 1024 if shared else 0
+            return int(shared[1]) * 1024 if shared else 0
         except PermissionError:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            total += pages * os.sysconf("SC_PAGE_SIZE")
-    return total
+            return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
-class PeakMemory:
-    """Looks at the memory of processes and their children, twice a second while the block lasts."""
+class MemoryWatch:
+    """Looks at what functions return, as `memory_bytes`, twice a second while the block lasts."""
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._pids = pids
+    def __init__(self, looks: Mapping[str, Callable[[], int]]) -> None:
+        self._looks = looks
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.samples: list[dict[str, int]] = []  # bytes by name, at least one sample
@@ -123,7 +133,7 @@ class PeakMemory:
 
     def _look(self) -> None:
         while True:
-            self.samples.append({name: memory_bytes(pid) for name, pid in self._pids.items()})
+            self.samples.append({name: look() for name, look in self._looks.items()})
             if self._ended.wait(MEMORY_SECONDS):
                 return
 
