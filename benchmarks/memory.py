@@ -52,13 +52,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="memory-") as name:
         folder = Path(name)
         small = draw_photos(folder, megapixels=_SMALL_MEGAPIXELS)
-        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (_, found):
-            _watch_long_run(Job(found[1], folder, small, arguments.images))
+        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (pid, found):
+            _watch_long_run(Job(found[1], pid, folder, small, arguments.images))
     with tempfile.TemporaryDirectory(prefix="memory-") as name:
         folder = Path(name)
         large = draw_photos(folder, 8, _LARGE_MEGAPIXELS)
-        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (_, found):
-            _watch_peak(Job(found[1], folder, large, arguments.large_images))
+        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (pid, found):
+            _watch_peak(Job(found[1], pid, folder, large, arguments.large_images))
 
 
 def _watch_long_run(job: Job) -> None:

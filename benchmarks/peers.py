@@ -63,8 +63,8 @@ def main() -> None:
         jobs = {}
         for latency in LATENCIES:
             origin = ["benchmarks/origin.py", "--latency", latency]
-            _, found = stack.enter_context(running(origin, folder, r"Serving on (\S+)"))
-            jobs[latency] = Job(found[1], folder, photos, arguments.images)
+            pid, found = stack.enter_context(running(origin, folder, r"Serving on (\S+)"))
+            jobs[latency] = Job(found[1], pid, folder, photos, arguments.images)
         print(_describe(arguments, jobs["0"]), flush=True)
         bench = Bench(arguments, jobs, replace(jobs["0"], photos=crops, images=len(crops)))
         scenes = {name: bench.scene(name) for name in arguments.scenes}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.processes import spread
+from benchmarks.processes import cpu_seconds, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -55,12 +55,17 @@ class Scene:
     scores: dict[str, float]  # of the sides' outputs, by label
     is_scaled: bool = False  # then before encoding, against a full decode with Lanczos
     runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    origin_costs: list[float] = field(default_factory=list)  # milliseconds an image, of each run
 
     def play(self, number: int) -> None:
         """Have each side do the job once, in another order each round."""
         first = number % len(self.sides)
         for side in (*self.sides[first:], *self.sides[:first]):
-            self.runs[side.label].append(side.run(self.job))
+            before = cpu_seconds(self.job.origin)
+            run = side.run(self.job)
+            self.runs[side.label].append(run)
+            if spent := cpu_seconds(self.job.origin) - before:  # whoever has no network: nothing
+                self.origin_costs.append(1000 * spent / run.images)
 
     def ratio(self, figure: Figure, label: str, other: str) -> str:
         """Return one side's figure to another's of the same round; nothing if there is none."""
@@ -73,7 +78,10 @@ class Scene:
         """Return what all sides took, as Markdown."""
         labels = dict.fromkeys([FLOOR, *(side.label for side in self.sides)])
         rows = (self._row(label) for label in labels if self.runs.get(label))
-        return f"\n{self.title}:\n\n{_markdown(_COLUMNS, rows)}"
+        lines = [f"\n{self.title}:\n", _markdown(_COLUMNS, rows)]
+        if self.origin_costs:
+            lines.append(f"\nThe origin's processor, ms an image: {spread(self.origin_costs, 2)}.")
+        return "\n".join(lines)
 
     def _row(self, label: str) -> tuple[str, ...]:
         runs = self.runs[label]

@@ -48,7 +48,8 @@ class Job:
     """Images to fetch from an origin, each under a URL of its own."""
 
     authority: str
-    folder: Path  # that the origin serves
+    origin: int  # its process
+    folder: Path  # that it serves
     photos: Sequence[str]  # names in it
     images: int
 
@@ -204,7 +205,7 @@ class Service:
                 **self.environment,
             ) as (pid, found):
                 client = Client(found[1], self.options)
-                warm = Job(job.authority, job.folder, job.photos, _WARM_UP_IMAGES)
+                warm = replace(job, images=_WARM_UP_IMAGES)
                 client.finish(client.upload(warm))
                 return self._measured(client, job, pid, folder, keeps=keeps)
 

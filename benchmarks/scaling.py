@@ -51,9 +51,9 @@ def main() -> None:
         folder = Path(name)
         photos = _take_photos(arguments.folder, folder)
         Image.new("RGB", (_TINY_PIXELS, _TINY_PIXELS), "teal").save(folder / "tiny.jpg")
-        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (_, found):
-            job = Job(found[1], folder, photos, arguments.images)
-            tiny = Job(found[1], folder, ["tiny.jpg"], arguments.tiny_images)
+        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (pid, found):
+            job = Job(found[1], pid, folder, photos, arguments.images)
+            tiny = Job(found[1], pid, folder, ["tiny.jpg"], arguments.tiny_images)
             _measure(job, tiny, arguments.rounds)
 
 
