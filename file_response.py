@@ -6,12 +6,11 @@ RFC 9110 sections 13 (conditional requests) and 14 (ranges); of ranges only a si
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from errors import HttpError
-from httpd.http_protocol import Response
+from httpd.http_protocol import Response, http_date
 
 if TYPE_CHECKING:
     from httpd.http_protocol import Request
@@ -30,7 +29,7 @@ def file_response(
     etag = f'"{file.etag}"'
     common = {
         "ETag": etag,
-        "Last-Modified": formatdate(file.modified, usegmt=True),
+        "Last-Modified": http_date(int(file.modified)),
         "Accept-Ranges": "bytes",
         "Content-Security-Policy": INERT,
         **headers,

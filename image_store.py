@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from errors import ErrorCode, ImageError
-from local_file import opened_file
+from local_file import FilePart, opened_file, tag_of
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ class StoredObject:
     size: int
     etag: str
     modified: float  # seconds since the epoch
+
+
+class _StoredPart(FilePart):
+    """A part of a file in the store, whose errors are the store's."""
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        with _storage_errors(), super().opened() as descriptor:
+            yield descriptor
 
 
 class ImageStore:
@@ -172,15 +181,17 @@ class ImageStore:
             digest.update(piece)
         return digest.hexdigest() == sha256
 
-    def read(self, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to, not including, `end`, in pieces.
+    def read(self, file: StoredObject, start: int, end: int) -> Iterable[bytes]:
+        """Return the bytes from `start` up to, not including, `end`, to be read in pieces.
 
-        Raises ImageError `storage_error`, also when the file is another one by now.
+        Reading raises ImageError `storage_error`, also when the file is another one by then.
         """
+        if self._root:
+            return _StoredPart(self._root, file.key, file.etag, start, end)
+        return self._read_object(file, start, end)
+
+    def _read_object(self, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
         with _storage_errors():
-            if self._root:
-                yield from _read_file(self._root, file, start, end)
-                return
             while start < end:
                 upto = min(end, start + CHUNK_BYTES)
                 piece = bytes(obstore.get_range(self._store, file.key, start=start, end=upto))
@@ -195,20 +206,7 @@ class ImageStore:
 
 
 def _stored_file(key: str, facts: os.stat_result) -> StoredObject:
-    etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
-    return StoredObject(key=key, size=facts.st_size, etag=etag, modified=facts.st_mtime)
-
-
-def _read_file(root: Path, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
-    with opened_file(root, file.key) as descriptor:
-        if _stored_file(file.key, os.fstat(descriptor)) != file:
-            raise OSError("the file was replaced meanwhile")
-        while start < end:
-            piece = os.pread(descriptor, min(end - start, CHUNK_BYTES), start)
-            if not piece:
-                raise OSError("the file was cut meanwhile")
-            yield piece
-            start += len(piece)
+    return StoredObject(key=key, size=facts.st_size, etag=tag_of(facts), modified=facts.st_mtime)
 
 
 def _write_file(path: Path, pieces: Iterable[bytes]) -> None:

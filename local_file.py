@@ -9,14 +9,54 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_NONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+PIECE_BYTES: Final = 256 * 1024
+_NONE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """The bytes of a file from `start` up to, not including, `end`; opened while they are read.
+
+    Raises OSError when the file is another one by then, or is cut.
+    """
+
+    root: Path
+    key: str
+    tag: str
+    start: int
+    end: int
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the file; its descriptor is closed in the end."""
+        with opened_file(self.root, self.key) as file:
+            if tag_of(os.fstat(file)) != self.tag:
+                raise OSError("the file was replaced meanwhile")
+            yield file
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces."""
+        start = self.start
+        with self.opened() as file:
+            while start < self.end:
+                piece = os.pread(file, min(self.end - start, PIECE_BYTES), start)
+                if not piece:
+                    raise OSError("the file was cut meanwhile")
+                yield piece
+                start += len(piece)
+
+
+def tag_of(facts: os.stat_result) -> str:
+    """Return what changes with a file's content."""
+    return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
 @contextmanager
@@ -25,25 +65,30 @@ def opened_file(root: Path, key: str) -> Iterator[int]:
 
     Raises FileNotFoundError, also for what is no plain file, and other OSErrors.
     """
-    *folders, name = key.split("/")
-    with ExitStack() as opened:
-        try:
-            with ExitStack() as way:  # closed at once: a client may take its time over the file
-                folder = _open(way, root, os.O_DIRECTORY)
-                for depth, part in enumerate(folders):
-                    follow = os.O_NOFOLLOW if depth else 0
-                    folder = _open(way, part, os.O_DIRECTORY | follow, folder)
-                file = _open(opened, name, os.O_NOFOLLOW | os.O_NONBLOCK, folder)
-        except OSError as error:
-            if error.errno in _NONE:
-                raise FileNotFoundError(errno.ENOENT, "no such file") from None
-            raise
+    try:
+        file = _open_file(root, key)
+    except OSError as error:
+        if error.errno in _NONE:
+            raise FileNotFoundError(errno.ENOENT, "no such file") from None
+        raise
+    try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise FileNotFoundError(errno.ENOENT, "no plain file")
         yield file
+    finally:
+        os.close(file)
 
 
-def _open(stack: ExitStack, path: Path | str, flags: int, folder: int | None = None) -> int:
-    descriptor = os.open(path, os.O_RDONLY | flags, dir_fd=folder)
-    stack.callback(os.close, descriptor)
-    return descriptor
+def _open_file(root: Path, key: str) -> int:
+    """Return a descriptor; those of the folders are closed at once, a client may take its time."""
+    folders, _, name = key.rpartition("/")
+    first, *deeper = folders.split("/")
+    folder = os.open(f"{root}/{first}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in deeper:
+            parent = folder
+            folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            os.close(parent)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)

@@ -28,6 +28,7 @@ from httpd.http_protocol import (
     render_head,
 )
 from httpd.http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketWriter
+from local_file import FilePart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,8 +73,9 @@ class HttpHandler(BaseHTTPRequestHandler):
         super().__init__(connection, address, cast("BaseServer", server))
 
     def setup(self) -> None:
-        """Do without the standard library's files around the socket."""
+        """Do without the standard library's files around the socket, which nothing blocks on."""
         self.connection = self.request
+        self.connection.settimeout(0)
 
     def handle(self) -> None:
         """Answer requests until one of both sides has had enough; the caller closes the socket."""
@@ -205,8 +207,11 @@ class HttpHandler(BaseHTTPRequestHandler):
         Otherwise the client would take our next response for a part of it.
         """
         pace = Pace(len(head) + length)
-        self._writer.send(head, pace)
         try:
+            if isinstance(body, FilePart):
+                self._send_file(head, body, pace)
+                return
+            self._writer.send(head, pace)
             for piece in body:
                 length -= len(piece)
                 if length >= 0:
@@ -217,6 +222,11 @@ class HttpHandler(BaseHTTPRequestHandler):
         if length:
             logger.error("%s %s: the body has another length than declared", *self._subject())
             raise ConnectionOverError
+
+    def _send_file(self, head: bytes, part: FilePart, pace: Pace) -> None:
+        with part.opened() as file:
+            self._writer.send(head, pace, goes_on=part.start < part.end)
+            self._writer.send_file(file, part.start, part.end, pace)
 
     def _subject(self) -> tuple[str, str]:
         """Return method and path, which are printable, or dashes."""

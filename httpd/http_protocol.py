@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
@@ -29,6 +31,7 @@ _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT: Final = r"[\t\x20-\x7e\x80-\xff]*"
 _REQUEST_LINE: Final = re.compile(rf"({_NAME}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _HEADER: Final = re.compile(rf"({_NAME}):({_TEXT})")  # RFC 9112 section 5, without folding
+_HEADERS: Final = re.compile(rf"(?:{_HEADER.pattern}\r\n)*")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _CONTENT_LENGTH: Final = re.compile(r"[0-9]{1,15}")
@@ -106,16 +109,22 @@ def problem_response(error: HttpError) -> Response:
 
 def render_head(response: Response, *, closes: bool) -> bytes:
     """Return status line and headers. Raises ValueError for a header that would break out."""
-    headers = {"Date": formatdate(usegmt=True)} | _COMMON_HEADERS | response.headers
+    headers = {"Date": http_date(int(time.time())), **_COMMON_HEADERS, **response.headers}
     if isinstance(response.body, bytes) and response.status != HTTPStatus.NOT_MODIFIED:
         headers["Content-Length"] = str(len(response.body))
     if closes:
         headers["Connection"] = "close"
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    if not all(_HEADER.fullmatch(line) for line in lines):
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not _HEADERS.fullmatch(lines) or lines.count("\n") > len(headers):
         raise ValueError("a response header is malformed")
     status = f"HTTP/1.1 {response.status.value} {response.status.phrase}"
-    return "\r\n".join([status, *lines, "", ""]).encode("latin-1")
+    return f"{status}\r\n{lines}\r\n".encode("latin-1")
+
+
+@lru_cache(maxsize=1024)
+def http_date(seconds: int) -> str:
+    """Return seconds since the epoch as RFC 9110 section 5.6.7 has it."""
+    return formatdate(seconds, usegmt=True)
 
 
 class RequestLine(NamedTuple):
@@ -170,11 +179,15 @@ class RequestHead:
                 HTTPStatus.BAD_REQUEST if has_two_ends else HTTPStatus.LENGTH_REQUIRED,
                 "send the body with a Content-Length alone, not in chunks",
             )
+        if len(self.headers) > len({name.lower() for name in self.headers}):
+            self._check_repeated()
+        if self._connection_options() & _END_TO_END:
+            raise _bad_request("the Connection header names a header that is not its own")
+
+    def _check_repeated(self) -> None:
         for name in _AT_MOST_ONCE:
             if len(self.headers.get_all(name, [])) > 1:
                 raise _bad_request(f"the {name} header stands twice")
-        if self._connection_options() & _END_TO_END:
-            raise _bad_request("the Connection header names a header that is not its own")
 
     def _connection_options(self) -> set[str]:
         values = ",".join(self.headers.get_all("Connection", []))

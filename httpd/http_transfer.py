@@ -7,6 +7,8 @@ Owns the time limits of a transfer. `http_connection` says what is read and sent
 from __future__ import annotations
 
 import io
+import os
+import select
 import socket
 import struct
 import time
@@ -33,6 +35,7 @@ _OPTIONS: Final = {
     # Milliseconds in which what waits there has to move, also when we have closed our end.
     "TCP_USER_TIMEOUT": 60_000,
 }
+_MORE: Final = getattr(socket, "MSG_MORE", 0)  # Linux; others send a packet more
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -77,8 +80,11 @@ class SocketReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what is there. Raises TimeoutError, and ConnectionOverError when all is lost."""
         try:
-            self._connection.settimeout(_seconds_until(self.deadline))
-            return self._connection.recv_into(buffer)
+            while True:
+                try:
+                    return self._connection.recv_into(buffer)
+                except BlockingIOError:
+                    _wait_for(self._connection, select.POLLIN, self.deadline)
         except TimeoutError:
             raise
         except OSError as error:
@@ -148,21 +154,45 @@ class SocketWriter:
             if option := getattr(socket, name, None):  # not every system has all of them
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def send(self, data: bytes | memoryview, pace: Pace) -> None:
-        """Send all of it. Raises ConnectionOverError when it is not taken."""
+    def send(self, data: bytes | memoryview, pace: Pace, *, goes_on: bool = False) -> None:
+        """Send all of it. Raises ConnectionOverError when it is not taken.
+
+        What `goes_on` waits in the kernel for what comes next, to fill its last packet.
+        """
         rest = memoryview(data)
+        flags = _MORE if goes_on else 0
+        while rest:
+            rest = rest[self._move(pace, self._connection.send, rest, flags) :]
+
+    def send_file(self, file: int, start: int, end: int, pace: Pace) -> None:
+        """Send bytes of an open file, which the kernel copies by itself.
+
+        Raises OSError when the file ends before, and ConnectionOverError like `send`.
+        """
+        connection = self._connection.fileno()
+        while start < end:
+            moved = self._move(pace, os.sendfile, connection, file, start, end - start)
+            if not moved:
+                raise OSError("the file was cut meanwhile")
+            start += moved
+
+    def _move(self, pace: Pace, send: Callable[..., int], *arguments: Any) -> int:
+        """Return how much the kernel took; waits until that is something."""
         try:
-            while rest:
-                self._connection.settimeout(_seconds_until(pace.deadline))
-                with self._place.waiting():
-                    moved = self._connection.send(rest)
-                pace.count(moved)
-                self._place.moved += moved
-                rest = rest[moved:]
+            while True:
+                try:
+                    moved = send(*arguments)
+                    break
+                except BlockingIOError:
+                    with self._place.waiting():
+                        _wait_for(self._connection, select.POLLOUT, pace.deadline)
         except OSError as error:
             # What waits in the kernel for a client that doesn't read goes at once, too.
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             raise ConnectionOverError from error
+        pace.count(moved)
+        self._place.moved += moved
+        return moved
 
 
 def _given_way() -> HttpError:
@@ -173,8 +203,10 @@ def _given_way() -> HttpError:
     )
 
 
-def _seconds_until(deadline: float) -> float:
+def _wait_for(connection: socket.socket, event: int, deadline: float) -> None:
+    """Wait until a socket can be read or written. Raises TimeoutError at the deadline."""
     left = deadline - time.monotonic()
-    if left <= 0:
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(connection, event)
+    if left <= 0 or not poll.poll(1000 * left):
         raise TimeoutError
-    return left

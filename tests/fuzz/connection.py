@@ -55,7 +55,7 @@ class _Wire:
     def recv_into(self, buffer: memoryview) -> int:
         return self._data.readinto(buffer[: self._piece])
 
-    def send(self, data: memoryview) -> int:
+    def send(self, data: memoryview, flags: int) -> int:  # noqa: ARG002  # as a socket's
         self.sent += data
         return len(data)
 

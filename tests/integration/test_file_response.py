@@ -10,7 +10,8 @@ import requests
 
 from file_response import file_response
 from httpd.http_server import HttpServer
-from image_store import CHUNK_BYTES, ImageStore
+from image_store import ImageStore
+from local_file import PIECE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ def get(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Get]:
 
 def test_whole_file(get: Get) -> None:
     """The file comes whole, with its validators and a policy under which nothing runs."""
-    assert SIZE > 2 * CHUNK_BYTES
+    assert SIZE > 2 * PIECE_BYTES
     answer = get()
     assert (answer.status_code, answer.content) == (200, CONTENT)
     assert answer.headers["Content-Length"] == str(SIZE)
@@ -90,7 +91,7 @@ def test_copy_that_is_stale(get: Get, known: str) -> None:
         ("bytes=0-99", 0, 100),
         ("bytes=100-", 100, SIZE),
         (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
-        (f"bytes={CHUNK_BYTES - 1}-{CHUNK_BYTES}", CHUNK_BYTES - 1, CHUNK_BYTES + 1),
+        (f"bytes={PIECE_BYTES - 1}-{PIECE_BYTES}", PIECE_BYTES - 1, PIECE_BYTES + 1),
         ("bytes=10-99999999", 10, SIZE),
         ("bytes=-1", SIZE - 1, SIZE),
         ("bytes=-300", SIZE - 300, SIZE),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import select
 import socket
 import socketserver
 import struct
+import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +27,7 @@ from httpd import connection_places, http_connection, http_server, http_transfer
 from httpd.connection_places import Phase
 from httpd.http_protocol import Request, Response, json_response
 from httpd.http_server import HttpServer
+from local_file import FilePart, tag_of
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
@@ -32,11 +36,13 @@ if TYPE_CHECKING:
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 LEAK = "select 1 from /etc/passwd"
 HUGE_PIECES = 512  # of PIECE_BYTES: more than any socket buffers
+CUT_BYTES = 100_000
 
 FIXED = {
     "/split": Response(HTTPStatus.OK, b"", {"X-A": "b\r\nSet-Cookie: c"}),
     "/short": Response(HTTPStatus.OK, [b"abc"], {"Content-Length": "4"}),
     "/long": Response(HTTPStatus.OK, [b"abc", b"defg"], {"Content-Length": "4"}),
+    "/unread": json_response({}),
     "/unchanged": Response(HTTPStatus.NOT_MODIFIED, b"", {"ETag": '"1"'}),
 }
 
@@ -115,10 +121,30 @@ class Client:
             return True
 
 
+@dataclass(frozen=True)
+class WatchedPart(FilePart):
+    """A part of a file that tells when it is closed, and may be cut once it is open."""
+
+    was_dropped: threading.Event
+    is_cut: bool
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the file, and cut it."""
+        try:
+            with super().opened() as file:
+                if self.is_cut:
+                    os.truncate(self.root / self.key, CUT_BYTES)
+                yield file
+        finally:
+            self.was_dropped.set()
+
+
 class Site:
     """A few paths to ask for, and what became of the last answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.was_dropped = threading.Event()
         self.leave = threading.Event()
         self.torn_by = Exception()
@@ -130,8 +156,6 @@ class Site:
                 return _echo(request)
             case "/broken":
                 raise RuntimeError(LEAK)
-            case "/unread":
-                return json_response({})
             case "/refused":
                 raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not this", headers={"X-A": "b"})
             case "/judged":
@@ -140,6 +164,8 @@ class Site:
             case "/huge":
                 length = str(HUGE_PIECES * http_transfer.PIECE_BYTES)
                 return Response(HTTPStatus.OK, self._huge(), {"Content-Length": length})
+            case "/file" | "/empty" | "/cut" | "/replaced":
+                return self._file(request.path.removeprefix("/"))
             case "/late":
                 assert all(request.body)
                 assert self.leave.wait(PATIENCE_SECONDS)
@@ -149,6 +175,14 @@ class Site:
         if request.path in FIXED:
             return FIXED[request.path]
         raise HttpError(HTTPStatus.NOT_FOUND, "nothing here")
+
+    def _file(self, name: str) -> Response:
+        length = 0 if name == "empty" else HUGE_PIECES * http_transfer.PIECE_BYTES
+        (self._folder / name).write_bytes(b"")
+        os.truncate(self._folder / name, length)
+        tag = "another" if name == "replaced" else tag_of((self._folder / name).stat())
+        part = WatchedPart(self._folder, name, tag, 0, length, self.was_dropped, name == "cut")
+        return Response(HTTPStatus.OK, part, {"Content-Length": str(length)})
 
     def _torn(self) -> Iterator[bytes]:
         yield b"abc"
@@ -170,9 +204,10 @@ def _echo(request: Request) -> Response:
 
 
 @pytest.fixture(scope="module")
-def site() -> Site:
+def site() -> Iterator[Site]:
     """Give what the servers answer with."""
-    return Site()
+    with tempfile.TemporaryDirectory() as folder:
+        yield Site(Path(folder))
 
 
 @pytest.fixture(scope="module")
@@ -377,12 +412,15 @@ def test_body_that_stalls_is_refused(
         client.read().assert_problem(408)
 
 
-def test_response_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+@pytest.mark.parametrize("path", [b"/huge", b"/file"])
+def test_response_that_is_not_read_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, site: Site, path: bytes
+) -> None:
     """A client that asks for much and reads nothing doesn't keep its connection."""
     monkeypatch.setattr(http_transfer, "WINDOW_SECONDS", 0.3)
     site.was_dropped.clear()
     with _running(site) as server, Client(server) as client:
-        client.sock.sendall(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
         assert site.was_dropped.wait(PATIENCE_SECONDS)
         poll = select.poll()
         poll.register(client.sock, 0)  # but for errors: the connection was reset
@@ -501,19 +539,39 @@ def test_stream_that_fails_ends_the_connection(
     assert [(r.levelname, "gone" in r.message) for r in caplog.records] == [("WARNING", True)]
 
 
-def test_stream_arrives_whole(client: Client) -> None:
+@pytest.mark.parametrize("path", [b"/huge", b"/file"])
+def test_stream_arrives_whole(client: Client, path: bytes) -> None:
     """A body in pieces arrives with every byte, and the connection goes on."""
-    answer = client.ask(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = client.ask(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(answer.body) == HUGE_PIECES * http_transfer.PIECE_BYTES
     assert client.ask(GET).status == 200
 
 
+def test_an_empty_file_is_an_answer(client: Client) -> None:
+    """Nothing follows its head, which is sent all the same; the connection goes on."""
+    assert client.ask(b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n").body == b""
+    assert client.ask(GET).status == 200
+
+
+@pytest.mark.parametrize(("path", "received"), [(b"/cut", CUT_BYTES), (b"/replaced", 0)])
+def test_file_that_changed_ends_the_connection(
+    client: Client, site: Site, path: bytes, received: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that is shorter than was said, or another one: nothing follows what there was of it."""
+    site.was_dropped.clear()
+    client.sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    assert client.rest().partition(b"\r\n\r\n")[2] == bytes(received)
+    assert [(r.levelname, "meanwhile" in r.message) for r in caplog.records] == [("WARNING", True)]
+    assert site.was_dropped.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("path", [b"/huge", b"/file"])
 def test_client_that_disappears_ends_its_response(
-    client: Client, server: HttpServer, site: Site, caplog: pytest.LogCaptureFixture
+    client: Client, server: HttpServer, site: Site, path: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A response to nobody is dropped without a fuss, and others are served."""
     site.was_dropped.clear()
-    client.sock.sendall(b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
     assert client.sock.recv(1)
     # Closing with zero linger time resets the connection.
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -563,6 +621,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, site: Site) ->
         (GET[:-2], Phase.HEAD),
         (post(bytes(1000))[:-999], Phase.RECEIVING),
         (b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n", Phase.SENDING),
+        (b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n", Phase.SENDING),
     ],
 )
 def test_slow_clients_keep_nobody_out(
@@ -585,6 +644,7 @@ def test_slow_clients_keep_nobody_out(
     [
         (post(bytes(2**20))[:-1], Phase.RECEIVING),
         (b"GET /huge HTTP/1.1\r\nHost: a\r\n\r\n", Phase.SENDING),
+        (b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n", Phase.SENDING),
     ],
 )
 def test_a_transfer_that_moved_much_keeps_its_place(
@@ -601,9 +661,11 @@ def test_a_transfer_that_moved_much_keeps_its_place(
                 assert moving.sock.recv(http_transfer.PIECE_BYTES, socket.MSG_WAITALL)
         (place,) = server._places._taken
         wait_until(lambda: place.moved > 8 * http_transfer.PIECE_BYTES)
-        with Client(server) as idle, Client(server) as ordinary:
-            assert ordinary.ask(GET).status == 200
-            assert idle.is_closed()
+        with Client(server) as idle:
+            _wait_for_phases(server, [Phase.IDLE, phase])
+            with Client(server) as ordinary:
+                assert ordinary.ask(GET).status == 200
+                assert idle.is_closed()
         assert not place.is_revoked
 
 
