@@ -23,30 +23,32 @@ from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
-from image_reuse import EarlierImage, Recipe
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from async_database import AsyncDatabase
-    from codec.compressed_image import CompressedImage
     from decoder.decoder_cage import Bar
+    from fetching.image_downloader import DownloadedImage
+    from image_reuse import EarlierImage, Recipe
     from output_files import OutputFiles
     from politeness.origin_gate import OriginGate
     from request_options import ImageOptions
     from settings import Settings
 
 BYTES_IN_FLIGHT: Final = 256 * 2**20  # downloaded and not yet compressed, all images together
-BYTES_TO_STORE: Final = 256 * 2**20  # compressed and not yet stored; with more, decoders pause
-STORE_THREADS: Final = 4
+PUBLISHED_AT_A_TIME: Final = 16
+STORE_THREADS: Final = 4  # outputs that wait for the store while the decoders go on
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
 POSTPONED_SECONDS: Final = 5.0
 WITHDRAWN_SECONDS: Final = 1.0  # matters where a retry follows at once
 
 logger = logging.getLogger(__name__)
+
+_Recorded = tuple[StagedImage, bool]  # the file of an attempt, and whether its outcome counts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,17 +88,16 @@ class ImagePipeline:
             settings.compress_seconds,
         )
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
-        self._codecs = ThreadPoolExecutor(settings.compress_processes, "compress")
+        # As each holds an output until it is stored, that bounds what waits for a slow store.
+        self._makers = ThreadPoolExecutor(settings.compress_processes + STORE_THREADS, "make")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
-        # One more than decoders, so that none waits for this loop.
-        self._compressing = asyncio.Semaphore(settings.compress_processes + 1)
-        self._outputs = _Outputs(BYTES_TO_STORE)
+        self._publisher = _Publisher(lambda files: _in_thread(self._stores, self._publish, files))
         self._suspects = asyncio.Lock()
         self._withdrawn: Collection[str] = ()
 
     async def start(self) -> frozenset[Bar]:
         """Start a decoder ahead; return the bars of its cage. Raises DecoderUnavailableError."""
-        await _in_thread(self._codecs, self._decoders.start)
+        await _in_thread(self._makers, self._decoders.start)
         return self._decoders.bars
 
     def drain(self) -> None:
@@ -109,7 +110,7 @@ class ImagePipeline:
 
     def close(self) -> None:
         """End the decoders and connections; whatever is under way fails."""
-        for executor in (self._downloads, self._codecs, self._stores):
+        for executor in (self._downloads, self._makers, self._stores):
             executor.shutdown(wait=False, cancel_futures=True)
         self._downloader.close()
         self._decoders.close()
@@ -143,33 +144,6 @@ class ImagePipeline:
         self, image: ClaimedImage, recipe: Recipe, earlier: EarlierImage | None
     ) -> Outcome:
         """Download, compress and store one image, or take over the file of the earlier one."""
-        output, facts = await self._download_and_compress(image, recipe, earlier)
-        if isinstance(output, EarlierImage):
-            return await self._take_over(image, output, facts)
-        try:
-            sha256 = await _in_thread(self._stores, self._files.stage, image, output)
-        finally:
-            self._outputs.discard(output)
-        return Outcome(
-            **_identity(image),
-            **facts,
-            state=ImageState.SUCCEEDED,
-            bytes_out=len(output.data),
-            width=output.width,
-            height=output.height,
-            format=output.format,
-            quality=output.quality,
-            hint=output.hint or None,
-            sha256=sha256,
-        )
-
-    async def _download_and_compress(
-        self, image: ClaimedImage, recipe: Recipe, earlier: EarlierImage | None
-    ) -> tuple[CompressedImage | EarlierImage, dict[str, Any]]:
-        """Return an output, one of `_outputs` or the earlier one, and what is known of its source.
-
-        A function of its own, so that the source's bytes are gone when it returns.
-        """
         asked = parse_source_url(image.input_url)
         # What an origin can't cope with may be the conditions: later attempts are without.
         known = earlier.known(asked.url) if earlier and not image.attempts else None
@@ -189,21 +163,47 @@ class ImagePipeline:
             "reuse_key": recipe.key(image.input_url),
         }
         with source:
-            if earlier and (source.is_unchanged or source.sha256 == earlier.source_sha256):
-                return earlier, facts | earlier.result()
-            return await self._compress(image, source.data, recipe.options), facts
+            if not earlier or not (source.is_unchanged or source.sha256 == earlier.source_sha256):
+                return await self._compress(image, source, recipe.options, facts)
+        return await self._take_over(image, earlier, facts | earlier.result())
 
     async def _compress(
-        self, image: ClaimedImage, data: bytes, options: ImageOptions
-    ) -> CompressedImage:
+        self,
+        image: ClaimedImage,
+        source: DownloadedImage,
+        options: ImageOptions,
+        facts: dict[str, Any],
+    ) -> Outcome:
         # Two workers may have died of it: alone, so that the next death is no other image's fault.
         async with self._suspects if image.losses >= image_queue.MOST_LOSSES - 1 else nullcontext():
             if image.losses and not await self._database.run(image_queue.mark_decoding, image):
                 raise _LostError("the lease of the image is over")
-            async with self._compressing:
-                compressed = await _in_thread(self._codecs, self._decoders.compress, data, options)
-                await self._outputs.add(compressed)
-                return compressed
+            return await _in_thread(
+                self._makers, self._compress_and_stage, image, source, options, facts
+            )
+
+    def _compress_and_stage(
+        self,
+        image: ClaimedImage,
+        source: DownloadedImage,
+        options: ImageOptions,
+        facts: dict[str, Any],
+    ) -> Outcome:
+        """Compress and store an image in one thread, without the loop in between."""
+        with source:  # its bytes are for others before the output waits for the store
+            output = self._decoders.compress(source.data, options)
+        return Outcome(
+            **_identity(image),
+            **facts,
+            state=ImageState.SUCCEEDED,
+            bytes_out=len(output.data),
+            width=output.width,
+            height=output.height,
+            format=output.format,
+            quality=output.quality,
+            hint=output.hint or None,
+            sha256=self._files.stage(image, output),
+        )
 
     async def _repeat(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
         """End an image like the earlier one with the same URL, without a second download.
@@ -241,11 +241,17 @@ class ImagePipeline:
         if outcome.state != ImageState.SUCCEEDED or outcome.format is None:
             return
         staged = StagedImage.of(outcome.request_id, outcome.n, outcome.fence, outcome.format)
-        act = self._files.publish if is_accepted else self._files.settle_one
-        try:
-            await _in_thread(self._stores, act, staged)
-        except Exception:  # whoever finishes the request does it
-            logger.warning("%s stays staged for now", staged.key, exc_info=True)
+        await self._publisher.publish(staged, is_accepted=is_accepted)
+
+    def _publish(self, files: list[_Recorded]) -> None:
+        for staged, is_accepted in files:
+            try:
+                if is_accepted:
+                    self._files.publish(staged)
+                else:
+                    self._files.settle_one(staged)
+            except Exception:  # whoever finishes the request does it
+                logger.warning("%s stays staged for now", staged.key, exc_info=True)
 
     def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
         """Return the outcome of a failed attempt: another try, or the end."""
@@ -262,26 +268,29 @@ class ImagePipeline:
         )
 
 
-class _Outputs:
-    """Counts the bytes of outputs that wait for the store; from `most` on, nobody adds more.
+class _Publisher:
+    """Publishes together what was recorded together: a thread's turn costs more than a file's.
 
-    The last one to come may have more than is left, however large it is.
+    Of a large batch several threads have a part each, as a bucket takes its time over each file.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-        self._fewer = asyncio.Event()
+    def __init__(self, publish: Callable[[list[_Recorded]], Awaitable[None]]) -> None:
+        self._publish = publish
+        self._files: list[_Recorded] = []
+        self._batch: asyncio.Task[None] | None = None
 
-    async def add(self, output: CompressedImage) -> None:
-        while self._bytes >= self._most:
-            self._fewer.clear()
-            await self._fewer.wait()
-        self._bytes += len(output.data)
+    async def publish(self, staged: StagedImage, *, is_accepted: bool) -> None:
+        if self._batch is None or len(self._files) == PUBLISHED_AT_A_TIME:
+            self._files = []
+            self._batch = asyncio.create_task(self._run(self._files))
+        self._files.append((staged, is_accepted))
+        await asyncio.shield(self._batch)
 
-    def discard(self, output: CompressedImage) -> None:
-        self._bytes -= len(output.data)
-        self._fewer.set()
+    async def _run(self, files: list[_Recorded]) -> None:
+        # The loop comes here when it has woken all whose outcomes were of one commit.
+        if files is self._files:
+            self._batch = None
+        await self._publish(files)
 
 
 def _budget(downloads: int) -> ByteBudget:

@@ -185,7 +185,10 @@ class DecoderPool:
         if frees:
             with self._state:
                 self._free += 1
-                self._state.notify_all()
+                if self._is_closed:
+                    self._state.notify_all()
+                else:
+                    self._state.notify()  # one place for one thread
 
     def _refuse_when_closed(self) -> None:
         if self._is_closed:

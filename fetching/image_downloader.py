@@ -62,13 +62,13 @@ class DownloadLimits:
     max_redirects: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DownloadedImage:
     """The bytes of an image, and the share of the byte budget that they take up.
 
-    Whoever gets it closes it, best by `with`, when done with the data. The URL of the validators
-    is where the image was found after redirects, without credentials. One that is unchanged since
-    it was had before (304) has no bytes.
+    Whoever gets it closes it, best by `with`, when done with the data, which is gone then. The URL
+    of the validators is where the image was found after redirects, without credentials. One that
+    is unchanged since it was had before (304) has no bytes.
     """
 
     data: bytes
@@ -79,6 +79,7 @@ class DownloadedImage:
 
     def close(self) -> None:
         """Give the bytes back to the budget; a second call does nothing."""
+        self.data = b""
         if self.reservation:
             self.reservation.release()
 

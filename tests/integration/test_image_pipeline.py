@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-import image_pipeline
 import worker_steps
 from async_database import AsyncDatabase
 from codec.compressed_image import CompressedImage
 from database_helper import Database
-from fetching.image_downloader import DownloadedImage
 from image_pipeline import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from address_policy import SourceUrl
+    from fetching.image_downloader import DownloadedImage
     from tests.origin import Origin
 
 JPEG = saved(photo(64, 48), "JPEG")
@@ -363,22 +360,19 @@ class _SlowFiles(OutputFiles):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.may_store = threading.Event()
+        self.waiting = 0
 
     def stage(self, image: ClaimedImage, compressed: CompressedImage) -> str:
         """Wait for the word, then store."""
+        self.waiting += 1
         self.may_store.wait(PATIENCE_SECONDS)
         return super().stage(image, compressed)
 
 
-class _Watched(DownloadedImage):
-    """A download of which can be told whether anybody has it."""
-
-
 def test_decoders_pause_while_too_much_waits_for_the_store(
-    clean_database: Database, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    clean_database: Database, tmp_path: Path, origin: Origin
 ) -> None:
-    """What outputs hold is bounded, however slow the store is; then all go through."""
-    monkeypatch.setattr(image_pipeline, "BYTES_TO_STORE", 2 * len(JPEG))
+    """Few outputs are held, however slow the store is; then all go through."""
     queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(12)])
     images = queue.claim()
     decoders = _Decoders(queue)
@@ -388,10 +382,11 @@ def test_decoders_pause_while_too_much_waits_for_the_store(
         pipeline._decoders.close()
         pipeline._decoders = decoders  # type: ignore[assignment]
         pipeline._files = files
+        threads = pipeline._makers._max_workers
         tasks = [asyncio.create_task(pipeline.process(image, RECIPE)) for image in images]
-        while len(pipeline._outputs._fewer._waiters) < 3:  # noqa: ASYNC110  # behind two that count
+        while files.waiting < threads or pipeline._makers._work_queue.qsize() < 12 - threads:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        assert len(decoders.met) == 5
+        assert len(decoders.met) == threads < 12
         files.may_store.set()
         return await asyncio.gather(*tasks)
 
@@ -406,24 +401,22 @@ def test_the_source_is_gone_when_its_output_waits_for_the_store(
     """Nobody needs it any more, and its bytes are given to others."""
     queue = Queue(clean_database, origin.serve("/1.jpg", JPEG))
     (image,) = queue.claim()
-    sources: list[weakref.ref[Any]] = []
+    sources: list[DownloadedImage] = []
     files = _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
 
     async def process(pipeline: ImagePipeline) -> Outcome:
         download = pipeline._downloader.download
 
-        def noted(*args: Any) -> Any:
-            found = download(*args)
-            source = _Watched(*(getattr(found, field.name) for field in fields(found)))
-            sources.append(weakref.ref(source))
-            return source
+        def noted(*args: Any) -> DownloadedImage:
+            sources.append(download(*args))
+            return sources[-1]
 
         pipeline._downloader.download = noted  # type: ignore[method-assign,assignment]
         pipeline._files = files
         task = asyncio.create_task(pipeline.process(image, RECIPE))
-        while not sources or sources[0]():  # noqa: ASYNC110  # nothing tells
+        while not files.waiting:  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.001)
-        assert not task.done()
+        assert [source.data for source in sources] == [b""]
         files.may_store.set()
         return await task
 
