@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from database_helper import DatabaseUnavailableError
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 
 BATCH: Final = 500
-GATHER_SECONDS: Final = 0.1  # between two batches: a commit costs more than an outcome in it
+GATHER_SECONDS: Final = 0.25  # between two batches: a commit costs more than an outcome in it
+GATHERED: Final = 24  # are enough for a batch, however soon they come
 PAUSE_SECONDS: Final = 1.0  # between tries while the database is away
 
 logger = logging.getLogger(__name__)
@@ -36,11 +38,14 @@ class OutcomeRecorder:
     def __init__(self, write: Callable[[list[Outcome]], Awaitable[set[Attempt]]]) -> None:
         self._write = write
         self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[bool]]] = asyncio.Queue()
+        self._has_gathered = asyncio.Event()
 
     async def record(self, outcome: Outcome) -> bool:
         """Return when the outcome is committed; False if it came too late to count."""
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((outcome, written))
+        if self._queue.qsize() >= GATHERED:
+            self._has_gathered.set()
         return await written
 
     async def run(self) -> None:
@@ -53,7 +58,14 @@ class OutcomeRecorder:
             for outcome, written in batch:
                 if not written.done():  # cancelled when its waiter was
                     written.set_result((outcome.request_id, outcome.n, outcome.fence) in accepted)
-            await asyncio.sleep(GATHER_SECONDS)
+            await self._gather()
+
+    async def _gather(self) -> None:
+        if self._queue.qsize() < GATHERED:
+            self._has_gathered.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._has_gathered.wait()
 
     async def _write_what_can_be(self, outcomes: list[Outcome]) -> set[Attempt]:
         """Write a batch, and one by one if it is refused as a whole; return what was accepted."""

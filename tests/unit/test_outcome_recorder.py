@@ -126,6 +126,24 @@ def test_what_ends_during_a_write_is_the_next_batch() -> None:
     _run(test)
 
 
+def test_enough_outcomes_wait_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch, the next one is written when it is worth it, or its time has come."""
+    monkeypatch.setattr(outcome_recorder, "GATHER_SECONDS", 3600)
+    monkeypatch.setattr(outcome_recorder, "GATHERED", 3)
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        await recorder.record(_outcome(1))
+        few = [asyncio.create_task(recorder.record(_outcome(n))) for n in (2, 3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert database.batches == [[1]]
+        await asyncio.gather(*few, recorder.record(_outcome(4)))
+        await asyncio.gather(*(recorder.record(_outcome(n)) for n in (5, 6, 7)))
+        assert database.batches == [[1], [2, 3, 4], [5, 6, 7]]
+
+    _run(test)
+
+
 def test_a_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """One transaction holds so many outcomes and no more."""
     monkeypatch.setattr(outcome_recorder, "BATCH", 3)
