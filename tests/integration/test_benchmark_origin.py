@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LATENCY_SECONDS = 0.1
-PHOTO = os.urandom(3_000_000)  # more than a connection takes at once
+PHOTO = os.urandom(20_000_000)  # more than a connection takes at once
 
 
 @pytest.fixture
