@@ -38,7 +38,7 @@ from benchmarks.peers_quality import (  # noqa: E402  # likewise
     judge_scaled,
     write_sample,
 )
-from benchmarks.peers_report import FLOOR, SERVICE, Scene, wishes  # noqa: E402  # likewise
+from benchmarks.peers_report import FAST, FLOOR, SERVICE, Scene, wishes  # noqa: E402  # likewise
 from benchmarks.peers_sides import Job, Program, Run, Service, Side  # noqa: E402  # likewise
 from benchmarks.processes import running  # noqa: E402  # likewise
 from benchmarks.quality_scores import Scores  # noqa: E402  # likewise
@@ -93,7 +93,8 @@ class Bench:
         """Return what is played at a latency, or with photos scaled down."""
         if name == SCALED:
             return self._scaled_scene()
-        sides: list[Side] = [self._service(SERVICE), *self._quick_peers()]
+        ours = [self._service(SERVICE), self._service(FAST, effort="fast")]
+        sides: list[Side] = [*ours, *self._quick_peers()]
         if name == "0":
             sides = [*self._own(), *self._peers]
         sides = self._chosen(sides)
@@ -109,7 +110,7 @@ class Bench:
             peers_line_up.floor(self._jobs["0"], self._quality),
             peers_line_up.codec("codec alone", quality=self._quality),
             self._service(SERVICE),
-            self._service("service, effort=fast", effort="fast"),
+            self._service(FAST, effort="fast"),
             peers_line_up.codec("codec alone, auto"),
             self._service("service, auto", quality="auto"),
         ]

@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 
 FLOOR: Final = "floor"
 SERVICE: Final = "service"
+FAST: Final = "service, effort=fast"
 _MIB: Final = 2**20
 _COLUMNS: Final = (
-    *("", "images/s", "to the floor's", "the service's to it", "CPU ms an image"),
-    *("to the floor's", "with PostgreSQL", "to the floor's", "peak MiB", "PostgreSQL's"),
-    *("score", "bytes to ours"),
+    *("", "images/s", "to the floor's", "with its start", "CPU ms an image", "to the floor's"),
+    *("with PostgreSQL", "to the floor's", "peak MiB", "PostgreSQL's", "score", "bytes to ours"),
 )
 
 
 def rate(run: Run) -> float:
     """Return images a second."""
     return run.images / run.seconds
+
+
+def started_rate(run: Run) -> float:
+    """Return images a second, the start of the side's program counted."""
+    return run.images / run.started_seconds
 
 
 def cpu(run: Run) -> float:
@@ -91,7 +96,7 @@ class Scene:
             label,
             spread([rate(run) for run in runs], 1),
             self.ratio(rate, label, FLOOR),
-            self.ratio(rate, SERVICE, label),
+            spread([started_rate(run) for run in runs], 1),
             spread([cpu(run) for run in runs], 1),
             self.ratio(cpu, label, FLOOR),
             spread([whole_cpu(run) for run in runs], 1) if has_postgres else "",
@@ -118,6 +123,7 @@ _WISHES: Final = (
     _Wish("the same with PostgreSQL", whole_cpu, FLOOR, "≤ 1.15"),
     _Wish("images/s to the floor's", rate, FLOOR, "≥ 0.9"),
     _Wish("images/s to img2dataset's", rate, "img2dataset", "≥ 1.6"),
+    _Wish("the same, its start counted", started_rate, "img2dataset", "≥ 1.6"),
     _Wish("images/s to the sharp script's", rate, "sharp", "≥ 1.25"),
     _Wish("images/s to the sharp script's with mozjpeg", rate, "sharp mozjpeg", "≥ 5"),
     _Wish("images/s to the thread pool's", rate, "threads", "≥ 1.7"),
@@ -131,13 +137,18 @@ def wishes(scenes: Iterable[Scene]) -> str:
     for scene in scenes:
         of_scene = _SCALED_WISHES if scene.is_scaled else _WISHES
         rows += [
-            (f"{scene.title}: {wish.name}", wish.limit, found)
+            (f"{scene.title}: {wish.name}", wish.limit, found, _ratio_of_fast(scene, wish))
             for wish in of_scene
             if (found := scene.ratio(wish.figure, SERVICE, wish.other))
         ]
         if scene.is_scaled and SERVICE in scene.scores:
-            rows.append((f"{scene.title}: score", "≥ 95", f"{scene.scores[SERVICE]:.1f}"))
-    return "\n" + _markdown(("", "wanted", "measured"), rows)
+            rows.append((f"{scene.title}: score", "≥ 95", f"{scene.scores[SERVICE]:.1f}", ""))
+    return "\n" + _markdown(("", "wanted", SERVICE, FAST), rows)
+
+
+def _ratio_of_fast(scene: Scene, wish: _Wish) -> str:
+    """Return what the peers, who save at effort as well, are fairly held against."""
+    return "" if wish.other == FLOOR else scene.ratio(wish.figure, FAST, wish.other)
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -75,6 +75,7 @@ class Run:
 
     images: int
     seconds: float
+    started_seconds: float  # the same with the start of the side's program
     cpu_seconds: float  # of the side without PostgreSQL
     postgres_seconds: float
     peak_bytes: int  # likewise without
@@ -135,14 +136,15 @@ class Program:
 
     def _measured(
         self, file: Path, began: Path, images: int
-    ) -> tuple[int, float, float, float, int, int]:
+    ) -> tuple[int, float, float, float, float, int, int]:
+        started = time.monotonic()
         with _started([*self.command, str(file)], file.with_suffix(".log")) as process:
             _wait_for(began, process)
             start, spent = time.monotonic(), cpu_seconds(process.pid)
             with MemoryWatch({"all": partial(memory_bytes, process.pid)}) as memory:
                 _wait_for_word(process)
-            seconds, spent = time.monotonic() - start, cpu_seconds(process.pid) - spent
-            return images, seconds, spent, 0.0, memory.peak("all"), 0
+            end, spent = time.monotonic(), cpu_seconds(process.pid) - spent
+            return images, end - start, end - started, spent, 0.0, memory.peak("all"), 0
 
 
 @contextmanager
@@ -232,6 +234,7 @@ class Service:
         return Run(
             job.images,
             finished - start,
+            finished - start,  # it is there already, whoever comes with a job
             own,
             postgres_spent,
             memory.peak("all", without="PostgreSQL"),

@@ -24,7 +24,7 @@ class _Encoder(Program):
     def run(self, job: Job, *, keeps: bool = False) -> Run:
         assert keeps
         outputs = [self._encode(job.folder / name) for name in job.names()]
-        return Run(len(outputs), 1, 1, 0, 0, 0, sum(map(len, outputs)), outputs)
+        return Run(len(outputs), 1, 1, 1, 0, 0, 0, sum(map(len, outputs)), outputs)
 
     def _encode(self, path: Path) -> bytes:
         sink = io.BytesIO()
