@@ -32,6 +32,7 @@ from codec import (
     gif_canvas,
     image_colour,
     image_metadata,
+    image_scaler,
     jpeg_scans,
 )
 from codec.container_structure import LARGEST_PROFILE_BYTES, Structure, cut_short
@@ -169,7 +170,7 @@ def _load_gif(source: Source, size: tuple[int, int], *, is_animated: bool) -> Pi
     for drawn, duration in gif_canvas.draw(source.data, source.size):
         frame = image_colour.without_unused_alpha(drawn)
         if frame.size != size:
-            frame = frame.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+            frame = image_scaler.scale(frame, size)
         frames.append(frame)
         durations.append(duration)
         if not is_animated:
@@ -196,15 +197,15 @@ def _detach(frame: Image.Image, source: Source) -> Image.Image:
 def _load_frame(source: Source, size: tuple[int, int]) -> Image.Image:
     image = source.image
     lying = size if source.orientation < 5 else size[::-1]
-    box = None
+    extent = None
     if image.size != lying:
         drafted = image.draft(None, tuple(int(side * _REDUCING_GAP) for side in lying))  # type: ignore[arg-type]
-        box = drafted[1] if drafted else None
+        extent = drafted[1][2:] if drafted else None
     image.load()
     _mend_png_transparency(source)
     frame = _to_plain(source)
     if frame.size != lying:
-        frame = frame.resize(lying, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+        frame = image_scaler.scale(frame, lying, extent)
     frame = image_colour.to_srgb(frame, source.profile)
     if source.orientation != 1:
         frame = frame.transpose(_TRANSPOSITIONS[source.orientation])

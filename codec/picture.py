@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from PIL import Image
+from codec import image_colour, image_scaler
 
-from codec import image_colour
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +39,5 @@ class Picture:
 
     def resized(self, size: tuple[int, int]) -> Picture:
         """Scale every frame."""
-        frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in self.frames]
+        frames = [image_scaler.scale(frame, size) for frame in self.frames]
         return Picture(frames, self.durations, self.plays)
