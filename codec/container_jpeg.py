@@ -59,7 +59,7 @@ def survey(data: bytes) -> Structure:
     width = height = scans = end = 0
     is_huffman = is_progressive = False
     missing: dict[int, int] = {}  # of each component, the coefficients still to come
-    segments = list(bounded(_segments(data)))
+    segments = tuple(bounded(_segments(data)))
     for kind, start, end in segments:
         code = kind[0]
         if code == 0xF7:
@@ -82,7 +82,9 @@ def survey(data: bytes) -> Structure:
     if any(missing.values()):
         raise cut_short()
     exif = next((data[s + 4 : e] for kind, s, e in segments if _is_exif(data, kind, s)), b"")
-    return Structure(end, width, height, scans=scans if is_huffman else 0, exif=exif)
+    return Structure(
+        end, width, height, scans=scans if is_huffman else 0, exif=exif, segments=segments
+    )
 
 
 def _is_exif(data: bytes, kind: bytes, start: int) -> bool:
@@ -102,10 +104,11 @@ def _scanned(data: bytes, start: int, *, is_progressive: bool) -> tuple[bytes, i
     return components, 0 if bits & 15 else (2 << last) - (1 << first)
 
 
-def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
+def strip(data: bytes, structure: Structure, *, keep_profile: bool, orientation: int) -> bytes:
     """Keep what decoding needs; JFIF and Adobe segments tell the colour model, without extras."""
-    pieces = [_HEAD]
-    for kind, start, end in _segments(data):
+    view = memoryview(data)
+    pieces: list[bytes | memoryview] = [_HEAD]
+    for kind, start, end in structure.segments:
         code = kind[0]
         payload = data[start + 4 : min(end, start + 18)]
         if code == 0xE0 and payload.startswith(b"JFIF\0"):
@@ -113,9 +116,9 @@ def strip(data: bytes, *, keep_profile: bool, orientation: int) -> bytes:
         elif code == 0xEE and payload.startswith(b"Adobe") and len(payload) >= 12:
             pieces.append(b"\xff\xee\x00\x0e" + payload[:12])
         elif code == 0xE2 and payload.startswith(b"ICC_PROFILE\0"):
-            pieces += [data[start:end]] if keep_profile else []
+            pieces += [view[start:end]] if keep_profile else []
         elif code < 0xE0:
-            pieces.append(data[start:end])
+            pieces.append(view[start:end])
     if orientation != 1:
         exif = _EXIF + orientation_tiff(orientation)
         pieces.insert(1, b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif)

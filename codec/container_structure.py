@@ -23,6 +23,14 @@ LARGEST_PROFILE_BYTES = 4 * 1024 * 1024  # the largest CMYK profiles in use have
 _MAX_PARTS = 100_000  # an ordinary file has a few thousand at the most
 
 
+class Part(NamedTuple):
+    """A segment, chunk or block: its kind, and where it lies, header and all."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """What a walk through a container tells. A side of 0: only the decoder can tell."""
@@ -36,14 +44,7 @@ class Structure:
     plays: int = 0  # AVIF only: how often a sequence runs, 0 for ever
     exif: bytes = b""  # JPEG and PNG only: wherever it stands
     code_points: tuple[int, int] | None = None  # PNG and AVIF only: primaries, transfer (H.273)
-
-
-class Part(NamedTuple):
-    """A segment, chunk or block: its kind, and where it lies, header and all."""
-
-    kind: bytes
-    start: int
-    end: int
+    segments: tuple[Part, ...] = ()  # JPEG only: to look for them again would take as long
 
 
 def cut_short() -> ImageError:

@@ -307,6 +307,7 @@ def _prefer_original(
         source.data,
         keep_profile=source.profile is not None,
         orientation=source.orientation,
+        structure=source.structure,
     )
     if len(bare) > len(compressed.data):
         return compressed

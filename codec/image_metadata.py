@@ -33,17 +33,26 @@ def survey(source_format: SourceFormat, data: bytes, max_frames: int) -> Structu
 
 
 def strip(
-    source_format: SourceFormat, data: bytes, *, keep_profile: bool, orientation: int = 1
+    source_format: SourceFormat,
+    data: bytes,
+    *,
+    keep_profile: bool,
+    orientation: int = 1,
+    structure: Structure | None = None,
 ) -> bytes:
     """Return a surveyed image without metadata and trailing bytes, its pixels untouched.
 
+    `structure` is what the survey told, where it is at hand: a JPEG isn't walked through again.
     `keep_profile` keeps the ICC profile (AVIF always keeps it). An `orientation` other than 1
     is written as the only EXIF field left; GIF has none, and AVIF turns by properties of the
     picture. BMP and TIFF are never stored, so they can't be stripped.
     """
     match source_format:
         case SourceFormat.JPEG:
-            return container_jpeg.strip(data, keep_profile=keep_profile, orientation=orientation)
+            structure = structure or container_jpeg.survey(data)
+            return container_jpeg.strip(
+                data, structure, keep_profile=keep_profile, orientation=orientation
+            )
         case SourceFormat.PNG:
             return container_png.strip(data, keep_profile=keep_profile, orientation=orientation)
         case SourceFormat.WEBP:

@@ -8,14 +8,18 @@ has about the score that libjpeg's tables have on photos at the same number, in 
 from __future__ import annotations
 
 import io
+from functools import cache
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import mozjpeg_lossless_optimization  # type: ignore[import-untyped]  # it has no annotations
 import numpy as np
 from PIL import Image, ImageFile
 
 from request_options import Effort
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Table = list[int]
 
@@ -135,6 +139,7 @@ FULL_COLOUR_QUALITY = 95
 _LARGEST_ENTRY = 255  # more takes two bytes, which baseline decoders don't read
 _COLOUR_EDGE = 96  # levels that red or blue, less green, differ by
 _MANY_COLOUR_EDGES = 0.003  # a share: photos have less, small red print has ten times as many
+_MOST_ROWS, _LEAST_ROWS_APART = 64, 8  # of the squares that are looked at for them
 
 
 def encode(frame: Image.Image, quality: int, effort: Effort) -> bytes:
@@ -148,9 +153,10 @@ def encode(frame: Image.Image, quality: int, effort: Effort) -> bytes:
         "subsampling": "4:2:0" if is_colour_halved else "4:4:4",
         "optimize": effort is not Effort.FAST,
     }
-    # With `optimize` the encoder can't go on in a second buffer; noise at a high quality takes
-    # more than the one byte a pixel that Pillow expects.
-    ImageFile.MAXBLOCK = max(65536, 6 * frame.width * frame.height)
+    # With `optimize` the encoder can't go on in a second buffer, and noise takes more than Pillow
+    # expects: up to 2 bytes a pixel, at 100 up to 3. From 32 MiB on, a buffer costs page faults.
+    bytes_per_pixel = 3 if quality < FULL_COLOUR_QUALITY else 6
+    ImageFile.MAXBLOCK = max(65536, bytes_per_pixel * frame.width * frame.height)
     sink = io.BytesIO()
     frame.save(sink, "JPEG", **settings)
     jpeg = sink.getvalue()
@@ -161,6 +167,7 @@ def encode(frame: Image.Image, quality: int, effort: Effort) -> bytes:
     return min(jpeg, smaller, key=len)
 
 
+@cache
 def tables(quality: int, *, is_colour_halved: bool) -> list[Table]:
     """Return the tables of brightness, blueness and redness, each in row order, 1 to 255."""
     scale = _scale(quality)
@@ -196,21 +203,29 @@ def has_colour_edges(frame: Image.Image) -> bool:
 def _share_of_colour_edges(frame: Image.Image) -> float:
     """Return how many squares of two by two pixels have an edge between strong colours.
 
-    Half the resolution gives such a square one colour: red letters blur. At most 64 pairs of rows
-    are looked at, and of these every other square: a twentieth of a plain encode's time.
+    Half the resolution gives such a square one colour: red letters blur. Of every other square in
+    so many rows the first pixel is held against those to the right and below.
     """
-    width, height = frame.width // 4 * 4, frame.height // 2 * 2
-    if frame.mode in {"L", "LA"} or not (width and height):
+    columns, rows = frame.width // 4, frame.height // 2
+    if frame.mode in {"L", "LA"} or not (columns and rows):
         return 0
-    step = max(16, -(-height // 128) * 2)
-    tops = range(0, height, step)
-    pairs = Image.new(frame.mode, (width, 2 * len(tops)))
-    for index, top in enumerate(tops):  # by Pillow: numpy would copy the whole frame
-        pairs.paste(frame.crop((0, top, width, top + 2)), (0, 2 * index))
-    squares = np.asarray(pairs).reshape(len(tops), 2, width // 4, 4, -1)[:, :, :, :2]
-    # Planes in one piece each: what follows takes a fifth of the time that it takes by pixels.
-    planes = np.moveaxis(squares, (4, 1, 3), (0, 1, 2)).astype(np.int16, order="C")
-    colours = planes[[0, 2]] - planes[1]  # red and blue against green
-    first = colours[:, 0, 0]
-    across, down = abs(first - colours[:, 0, 1]), abs(first - colours[:, 1, 0])
-    return float((np.maximum(across, down).max(axis=0) > _COLOUR_EDGE).mean())
+    apart = max(_LEAST_ROWS_APART, -(-rows // _MOST_ROWS))
+    squares = columns, -(-rows // apart)
+    taken = np.stack(
+        [_pixels(frame, squares, at, (4, 2 * apart)) for at in ((0, 0), (1, 0), (0, 1))]
+    )
+    signed = taken.astype(np.int16)
+    changes = signed[1:] - signed[0]
+    red, green, blue = (changes[..., band] for band in range(3))
+    edges = np.maximum(abs(red - green), abs(blue - green)).max(axis=0) > _COLOUR_EDGE
+    return float(np.count_nonzero(edges) / edges.size)
+
+
+def _pixels(
+    frame: Image.Image, size: tuple[int, int], first: tuple[int, int], step: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return the pixels that stand a step apart."""
+    # By Pillow, which maps the middle of each pixel: numpy would copy the whole frame.
+    (left, top), (across, down) = first, step
+    matrix = (across, 0, left + (1 - across) / 2, 0, down, top + (1 - down) / 2)
+    return np.asarray(frame.transform(size, Image.Transform.AFFINE, matrix))

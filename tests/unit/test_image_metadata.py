@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_counts_frames_and_stops_at_the_limit(source_format: SourceFormat) -> No
     with pytest.raises(ImageError) as caught:
         survey(source_format, data, 3)
     assert caught.value.code == "too_many_frames"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_the_survey_found_needs_no_second_walk(*, progressive: bool) -> None:
+    """A JPEG is stripped by the segments of its survey as by a walk of its own."""
+    data = with_metadata(SourceFormat.JPEG, progressive=progressive)
+    structure = survey(SourceFormat.JPEG, data, 1)
+    walked = strip(SourceFormat.JPEG, data, keep_profile=True)
+    assert strip(SourceFormat.JPEG, data, keep_profile=True, structure=structure) == walked
+    without = replace(structure, segments=structure.segments[:-1])
+    assert strip(SourceFormat.JPEG, data, keep_profile=True, structure=without) == walked[:-2]
 
 
 @pytest.mark.parametrize("source_format", [SourceFormat.JPEG, SourceFormat.PNG, SourceFormat.WEBP])

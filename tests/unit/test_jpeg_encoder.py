@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import random
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from codec.jpeg_encoder import encode, tables
+from codec.jpeg_encoder import encode, has_colour_edges, tables
 from request_options import Effort
 from tests.images import opened, photo, saved
 
@@ -124,6 +124,25 @@ def test_colours_are_whole_where_half_would_show(
 ) -> None:
     """Red letters would blur at half the resolution; black ones don't, nor do photos."""
     assert get_sampling(jpeg(encode(frame, quality, Effort.FAST))) == sampling
+
+
+@pytest.mark.parametrize(
+    ("stripes", "size"), [((2, 1), (64, 64)), ((1, 2), (64, 64)), ((2, 1), (64, 4000))]
+)
+def test_finds_colour_edges_of_every_direction_in_every_part(
+    stripes: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """A last quarter of fine lines is enough, upright or lying, however high the picture."""
+    red_and_white = Image.new("RGB", stripes, "white")
+    red_and_white.putpixel((0, 0), (255, 0, 0))
+    lines = Image.new("RGB", (64, 16))
+    for x, y in product(range(0, 64, stripes[0]), range(0, 16, stripes[1])):
+        lines.paste(red_and_white, (x, y))
+    frame = Image.new("RGB", size, "white")
+    assert not has_colour_edges(frame)
+    for y in range(size[1] * 3 // 4, size[1], 16):
+        frame.paste(lines, (0, y))
+    assert has_colour_edges(frame)
 
 
 def test_coloured_letters_keep_their_colour() -> None:
