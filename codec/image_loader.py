@@ -96,9 +96,9 @@ def open_source(data: bytes, source_format: SourceFormat, structure: Structure) 
     """Read the headers. Raises ImageError `decode_error`, `truncated`, `unsupported_format`."""
     picture = data
     if source_format in _OPENED_BARE:
-        picture = image_metadata.strip(source_format, data, keep_profile=True)
+        picture = image_metadata.strip(source_format, data, keep_profile=True, structure=structure)
     if structure.scans == 1:
-        picture = picture[:-2] + _NO_MORE_JPEG
+        picture = b"".join([memoryview(picture)[:-2], _NO_MORE_JPEG])
     with _blaming_the_image(data, source_format):
         image = Image.open(io.BytesIO(picture), formats=[source_format.value])
     if structure.scans > 1:
@@ -247,6 +247,8 @@ def _mend_png_transparency(source: Source) -> None:
 
 def _read_orientation(block: bytes) -> int:
     """Read the EXIF orientation, 1 to 8. TIFF is turned by Pillow as it decodes."""
+    if not block:
+        return 1
     exif = Image.Exif()
     try:
         with warnings.catch_warnings():
