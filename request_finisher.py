@@ -22,6 +22,7 @@ from output_csv import OutputProduct, ReportImage, output_cell, write_output, wr
 from output_rows import NAMES, OUTPUTS, PRODUCTS, REPORTED, Rows, select_rows, update_output_urls
 from redaction import redact_url
 from request_queue import (
+    FIRST_PURGED,
     finish_request,
     leave_finish,
     purge_rows,
@@ -103,10 +104,10 @@ class RequestFinisher:
         for key in (output_csv_key(request_id), report_csv_key(request_id)):
             self._store.delete(key)
         self._store.delete_folder(image_folder(request_id))
-        has_more = True
-        while has_more:
+        place: tuple[str, int] | None = FIRST_PURGED
+        while place:
             with self._database.transaction() as cursor:
-                has_more = purge_rows(cursor, request_id)
+                place = purge_rows(cursor, request_id, place)
 
     def clean(self) -> None:
         """Settle what dead workers left in the store."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from database_helper import Cursor
 
 PURGED_AT_A_TIME: Final = 5000  # rows of one table
+FIRST_PURGED: Final = ("images", 0)
+_PURGED: Final = {"images": ("n", "image_links"), "image_links": ("row", "")}  # what comes then
+MAX_INTEGER: Final = 2**31 - 1
 RETRIED_AT_A_TIME: Final = 5000  # images, while the request's row is locked
 NEXT_PORTION_SECONDS: Final = 15.0  # for which nobody may finish between two portions of a retry
 
@@ -283,19 +286,33 @@ def renew_purge(cursor: Cursor, request_id: str, *, lease_seconds: float) -> Non
     )
 
 
-def purge_rows(cursor: Cursor, request_id: str) -> bool:
-    """Delete a portion of the rows of a deleted request; tell whether there may be more."""
+def purge_rows(
+    cursor: Cursor, request_id: str, after: tuple[str, int] = FIRST_PURGED
+) -> tuple[str, int] | None:
+    """Delete a portion of the rows of a deleted request; None if there is none left.
+
+    Else return the place behind which to go on: what is deleted is not crossed again.
+    """
     cursor.allow(BATCH_SECONDS)
-    for table, order in (("images", "n"), ("image_links", "row")):
+    table, last = after
+    while table:
+        number, following = _PURGED[table]
         cursor.execute(
-            f"""delete from {table} where request_id = %(id)s and {order} in (
-                    select {order} from {table} where request_id = %(id)s
-                     order by {order} limit %(limit)s)
-                  and exists (select from deleted_requests where id = %(id)s)""",  # noqa: S608
-            {"id": request_id, "limit": PURGED_AT_A_TIME},
+            f"""with gone as (
+                    delete from {table} where request_id = %(id)s and {number} > %(last)s
+                       and {number} <= coalesce((
+                           select {number} from {table}
+                            where request_id = %(id)s and {number} > %(last)s
+                            order by {number} offset %(most)s - 1 limit 1), {MAX_INTEGER})
+                       and exists (select from deleted_requests where id = %(id)s)
+                    returning {number})
+                select max({number}) as last from gone""",  # noqa: S608  # our own tables
+            {"id": request_id, "last": last, "most": PURGED_AT_A_TIME},
         )
-        if cursor.rowcount:
-            return True
+        row = cursor.fetchone()
+        if row and row["last"] is not None:
+            return table, row["last"]
+        table, last = following, 0
     cursor.execute(  # another purge may have had the rows that ours was to delete, not all
         """update deleted_requests set purged_at = now()
             where id = %(id)s and purged_at is null
@@ -304,6 +321,6 @@ def purge_rows(cursor: Cursor, request_id: str) -> bool:
         {"id": request_id},
     )
     cursor.execute(
-        "select from deleted_requests where id = %s and purged_at is null", (request_id,)
+        "select id from deleted_requests where id = %s and purged_at is null", (request_id,)
     )
-    return cursor.fetchone() is not None
+    return FIRST_PURGED if cursor.fetchone() else None

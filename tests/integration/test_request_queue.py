@@ -553,10 +553,10 @@ def test_rows_are_purged_in_portions(database: Database, monkeypatch: pytest.Mon
     queue, other = _finished(database, "sfcss"), _finished(database, "s")
     queue.delete()
     left = []
-    has_more = True
-    while has_more:
+    place: tuple[str, int] | None = request_queue.FIRST_PURGED
+    while place:
         with database.transaction() as cursor:
-            has_more = purge_rows(cursor, queue.id)
+            place = purge_rows(cursor, queue.id, place)
         left.append(_count_rows(database, queue.id))
     assert left == [[3, 1], [1, 1], [0, 1], [0, 0], [0, 0]]
     stone = _tombstone(database, queue.id)
@@ -666,7 +666,7 @@ def test_a_purge_is_done_when_nothing_is_left(database: Database) -> None:
     with database.transaction() as cursor:
         cursor.execute("delete from image_links where request_id = %s", (queue.id,))
 
-    def purge() -> bool:
+    def purge() -> tuple[str, int] | None:
         with database.transaction() as cursor:
             return purge_rows(cursor, queue.id)
 
