@@ -25,6 +25,7 @@ from decoder import decoder_syscalls
 
 # Nobody's number, and not `nobody`'s: the embedded PostgreSQL of a service of root's runs as that.
 _USER = 65_533
+_NICENESS = 10  # a tenth of the service's weight: enough to go on where others keep cores busy
 _IS_LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -65,6 +66,14 @@ def drop_user() -> set[Bar]:
                 raise
             return set()
     return {Bar.USER}
+
+
+def give_way() -> None:
+    """Leave the processor to the service's own threads whenever they want it, which is briefly.
+
+    No bar. Otherwise answers wait for a decoder's turn to end.
+    """
+    os.nice(_NICENESS)
 
 
 def be_first_to_go() -> None:

@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _enter_cage(limits: ImageLimits, seconds: float, service: int) -> set[Bar]:
     """Raise every bar that can be raised here, around codecs that are ready and still work."""
+    decoder_cage.give_way()
     decoder_cage.be_first_to_go()
     nowhere = os.open(os.devnull, os.O_RDWR)
     Image.preinit()  # reads modules, which is soon over

@@ -332,6 +332,15 @@ def test_decoders_go_first_when_memory_runs_out() -> None:
         assert path.read_text() == "1000\n"
 
 
+def test_decoders_give_way_to_the_service() -> None:
+    """A status or an image is not kept waiting by pictures that are compressed."""
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders:
+        decoders.start()
+        (decoder,) = decoders._idle
+        niceness = os.getpriority(os.PRIO_PROCESS, decoder._process.pid)
+        assert niceness >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
 def test_a_decoder_that_ignores_everything_ends_with_its_service(
     cage: Callable[[str], None],
 ) -> None:
