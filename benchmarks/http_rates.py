@@ -37,7 +37,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.drawn_photos import draw_photos  # noqa: E402  # the path is set first
-from benchmarks.processes import cpu_seconds, postgres_pid, running, spread  # noqa: E402  # path
+from benchmarks.processes import (  # noqa: E402  # likewise
+    cpu_seconds,
+    own_cpu_seconds,
+    postgres_pid,
+    running,
+    spread,
+)
 from benchmarks.workers import make_csv  # noqa: E402  # likewise
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 
@@ -156,7 +162,7 @@ class Service:
         self, url: str, pids: tuple[int, int], origin: str, images: dict[str, str]
     ) -> None:
         self.url = url
-        self.pids = pids
+        self._pids = pids
         self._origin = origin
         self._session = requests.Session()
         self._session.trust_env = False
@@ -172,6 +178,11 @@ class Service:
         yield
         assert self._session.delete(self.url + self.paths["/status"]).status_code == 202
         self._wait_until(lambda status: bool(status["finished_at"]))
+
+    def spent(self) -> tuple[float, float]:
+        """Return the processor seconds of the server, without decoders, and of PostgreSQL."""
+        server, postgres = self._pids
+        return own_cpu_seconds(server), cpu_seconds(postgres)
 
     def status(self) -> dict[str, Any]:
         """Return the status of the newest request."""
@@ -229,9 +240,9 @@ class Bench:
 
     def _measure_rate(self, name: str) -> None:
         figures, path = self._figures[name], self._service.paths[name]
-        before = [cpu_seconds(pid) for pid in self._service.pids]
+        before = self._service.spent()
         rate, count = ask_all(self._service.url + path, self._seconds)
-        spent = [cpu_seconds(pid) - at for pid, at in zip(self._service.pids, before, strict=True)]
+        spent = [now - at for now, at in zip(self._service.spent(), before, strict=True)]
         figures["requests/s"].append(rate)
         figures["requests a second of processor time"].append(count / sum(spent))
         figures["processor ms, server"].append(1000 * spent[0] / count)
