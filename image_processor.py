@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
-TURN_SECONDS: Final = 3.0  # after it, a request lets others go first
+TURN_SECONDS: Final = 10.0  # at the most, or half a lease; then a request lets others go first
 HEED_SECONDS: Final = 1.0  # until a cancellation or deletion is heard of
 LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps of a worker
 EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
@@ -116,7 +117,7 @@ class ImageProcessor:
         await self._long.run(worker_steps.begin, request_id)
 
     async def run_turn(self, request_id: str, lane: int) -> None:
-        """Claim images of a request and start them, for TURN_SECONDS; then hand the rest on.
+        """Claim images of a request and start them for some seconds; then hand the rest on.
 
         A turn doesn't wait for the images that it started: they go on while the next turn
         claims, so that the pipeline stays full.
@@ -126,7 +127,7 @@ class ImageProcessor:
             return
         pause = 0.0
         with suppress(TimeoutError, ImageError):
-            async with asyncio.timeout(TURN_SECONDS):
+            async with asyncio.timeout(self._turn_seconds()):
                 if request["status"] == RequestStatus.CANCELLING:
                     await self._cancel(request_id)
                 else:
@@ -139,6 +140,11 @@ class ImageProcessor:
                     while not self._is_draining and await self._claim(request_id, recipe):
                         pass
         await self._database.run(worker_steps.hand_on, request_id, lane, request["images"], pause)
+
+    def _turn_seconds(self) -> float:
+        """Return how long a turn may be; another each time, lest many end together."""
+        longest = min(TURN_SECONDS, self._settings.lease_seconds / 2)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
