@@ -94,13 +94,17 @@ class Bench:
         if name == SCALED:
             return self._scaled_scene()
         ours = [self._service(SERVICE), self._service(FAST, effort="fast")]
-        sides: list[Side] = [*ours, *self._quick_peers()]
+        sides: list[Side] = [*ours, *self._main_peers()]
         if name == "0":
             sides = [*self._own(), *self._peers]
         sides = self._chosen(sides)
         for side in sides:
             if isinstance(side, Service) and side.label not in self._found:
                 self._found[side.label] = judge(side, self._sample, self._scores)
+        sides = [
+            peers_line_up.at_latency(side, int(name)) if isinstance(side, Program) else side
+            for side in sides
+        ]
         scene = Scene(f"{name} ms", self._jobs[name], sides, self._found)
         scene.runs[FLOOR] = self._floor_runs
         return scene
@@ -138,16 +142,15 @@ class Bench:
             found.append(peer)
         return found
 
-    def _quick_peers(self) -> list[Program]:
-        return [peer for peer in self._peers if peer.share == 1]
+    def _main_peers(self) -> list[Program]:
+        return [peer for peer in self._peers if peer.label in peers_line_up.EVERYWHERE]
 
     def _scaled_scene(self) -> Scene:
         """Return the scene in which photos are fitted into a square; judged before encoding."""
         box = {"max_width": BOX, "max_height": BOX}
         words = {name: str(value) for name, value in box.items()}
         peers = [
-            replace(peer, settings=peer.settings | {"max_side": BOX})
-            for peer in self._quick_peers()
+            replace(peer, settings=peer.settings | {"max_side": BOX}) for peer in self._main_peers()
         ]
         lossless: list[Side] = [
             self._service(SERVICE, format="png", **words),

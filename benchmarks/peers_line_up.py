@@ -1,12 +1,14 @@
 """Who takes part in `peers.py`, each with the settings that serve it best.
 
-All have the same number of connections. What was tried for each peer stands beside its settings.
+All may have the same number of connections. Tried and no quicker: 8 images at a time with sharp, or
+libvips' own number of threads; one process or twice the threads with img2dataset.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
@@ -20,8 +22,12 @@ from request_options import ImageOptions
 if TYPE_CHECKING:
     from benchmarks.peers_sides import Job
 
+THREADS: Final = "threads"
+EVERYWHERE: Final = (THREADS, "img2dataset", "sharp")  # others are only compared once
 _CORES: Final = len(os.sched_getaffinity(0))
 _MOZJPEG_SHARE: Final = 4
+# Fewer threads take less of the processor, but where answers take long they are not enough.
+_THREADS, _LONG_LATENCY_MS = 16, 100
 
 
 def service(label: str, connections: int, **options: str) -> Service:
@@ -47,7 +53,7 @@ def codec(label: str, **options: Any) -> Program:
 def peers(connections: int) -> list[Program]:
     """Return the peers that are installed, each at the quality where the search begins."""
     common = {"quality": 75, "concurrency": connections}
-    found = [Program("threads", [sys.executable, str(HERE / "peer_threads.py")], common)]
+    found = [Program(THREADS, [sys.executable, str(HERE / "peer_threads.py")], common)]
     if IMG2DATASET_PYTHON.exists():
         command = [str(IMG2DATASET_PYTHON), str(HERE / "peer_img2dataset.py")]
         settings = {"processes_count": _CORES}
@@ -58,11 +64,20 @@ def peers(connections: int) -> list[Program]:
         command = ["node", str(HERE / "peer_sharp.mjs")]
         sharp = common | {"threads_an_image": 1}
         mozjpeg = sharp | {"settings": {"mozjpeg": True}}
+        plain = sharp | {"settings": {"optimiseCoding": False}}
         found.append(Program("sharp", command, sharp))
+        found.append(Program("sharp, optimiseCoding off", command, plain))
         found.append(Program("sharp mozjpeg", command, mozjpeg, _MOZJPEG_SHARE))
     else:
         print("sharp is left out: node and npm are not there, or `npm ci` failed")
     return found
+
+
+def at_latency(peer: Program, milliseconds: int) -> Program:
+    """Return a peer with what suits it at a latency of the origin."""
+    if peer.label != THREADS or milliseconds >= _LONG_LATENCY_MS:
+        return peer
+    return replace(peer, settings=peer.settings | {"concurrency": _THREADS})
 
 
 def _floor(label: str, settings: dict[str, Any]) -> Program:
