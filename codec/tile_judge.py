@@ -68,7 +68,10 @@ class TileJudge:
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
-        self._studies = [_Study(planes) for planes in self._scales(sample.image)]
+        self._studies = [
+            _Study(planes, max(1, 1 << _FINE_SCALES >> scale))
+            for scale, planes in enumerate(self._scales(sample.image))
+        ]
 
     def errors(self, image: Image.Image) -> tuple[float, ...]:
         """Return the parts of SSIMULACRA 2's error for an image of the sample's size.
@@ -91,8 +94,7 @@ class TileJudge:
         """Yield the components, scale by scale; at the coarse ones tiles stand side by side."""
         seen = _seen(image)
         yield from _fine_scales(self._tiles(np.asarray(seen.convert("L"))))
-        linear = ssimulacra2_colour.LINEAR[np.moveaxis(np.asarray(seen), 2, 0)]
-        tiles = _shrunk(self._tiles(linear), 1 << _FINE_SCALES)
+        tiles = self._tiles(_small_light(np.asarray(seen), 1 << _FINE_SCALES))
         high, wide = tiles.shape[-2:]
         grid = tiles.reshape(3, self._sample.rows, self._sample.columns, high, wide)
         whole = grid.swapaxes(2, 3).reshape(3, 1, self._sample.rows * high, -1)
@@ -105,23 +107,30 @@ class TileJudge:
 
 
 class _Study:
-    """The sample's half of the maps at one scale."""
+    """The sample's half of the maps at one scale.
 
-    def __init__(self, planes: _Planes) -> None:
+    Of each `step` pixels across and down one is judged: blurred, the others are much like it.
+    """
+
+    def __init__(self, planes: _Planes, step: int) -> None:
+        self._step = step
         self._planes = planes
-        self._means = _blur(planes)
-        self._variance = _blur(planes * planes) - self._means * self._means
-        self._edges = np.abs(planes - self._means)
+        self._means = _blur(planes, step)
+        self._variance = _blur(planes * planes, step) - self._means * self._means
+        self._edges = np.abs(planes[..., ::step, ::step] - self._means)
 
     def norms(self, others: _Planes) -> NDArray[np.float32]:
         """Return component by norm (1, 4) by map (structure, ringing, blurring)."""
         differing = self._planes - others
-        blurred = _blur(np.concatenate([others, differing * differing, others * others]))
+        blurred = _blur(
+            np.concatenate([others, differing * differing, others * others]), self._step
+        )
         means, differing, squares = np.split(blurred, 3)
         gap = (self._means - means) ** 2
         spread = self._variance + squares - means * means + ssimulacra2.STABILISER
         structure = gap + (1 - gap) * (differing - gap) / spread
-        change = (np.abs(others - means) - self._edges) / (1 + self._edges)
+        edges = np.abs(others[..., :: self._step, :: self._step] - means)
+        change = (edges - self._edges) / (1 + self._edges)
         maps = np.maximum(np.stack([structure, change, -change], axis=1), 0)
         maps = maps.reshape(*maps.shape[:2], -1)
         squared = maps * maps
@@ -140,10 +149,19 @@ def _seen(image: Image.Image) -> Image.Image:
 
 def _fine_scales(luma: NDArray[np.uint8]) -> Iterator[_Planes]:
     """Yield brightness alone, taken for that of greys."""
-    planes = _BRIGHTNESS_OF_GREYS[luma][np.newaxis]
+    planes = _BRIGHTNESS_OF_GREYS.take(luma)[np.newaxis]
     for _ in range(_FINE_SCALES):
         yield planes
         planes = _shrunk(planes, 2)
+
+
+def _small_light(pixels: NDArray[np.uint8], count: int) -> _Planes:
+    """Return linear red, green and blue of RGB pixels, of `count` by `count` the mean."""
+    height, width, colours = pixels.shape
+    light = ssimulacra2_colour.LINEAR.take(pixels)
+    sums = light.reshape(-1, count, width * colours).sum(axis=1).reshape(-1, count * colours)
+    means = sums @ np.tile(np.eye(colours, dtype=np.float32) / count**2, (count, 1))
+    return np.moveaxis(means.reshape(height // count, width // count, colours), 2, 0)
 
 
 def _coarse_scales(linear: _Planes) -> Iterator[_Planes]:
@@ -160,8 +178,10 @@ def _to_xyb(linear: _Planes) -> _Planes:
     return planes
 
 
-def _blur(planes: _Planes) -> _Planes:
-    return np.asarray(_blurring(planes.shape[-2]) @ planes @ _blurring(planes.shape[-1]).T)
+def _blur(planes: _Planes, step: int) -> _Planes:
+    """Return every so many pixels of the blurred planes."""
+    rows, columns = (_blurring(side)[::step] for side in planes.shape[-2:])
+    return np.asarray(rows @ planes @ columns.T)
 
 
 def _shrunk(planes: _Planes, count: int) -> _Planes:
