@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -233,6 +234,11 @@ def _to_ascii(host: str) -> str:
         return host
     if len(host) > _MAX_HOST_CHARACTERS:
         raise _invalid("The URL has no valid host.")
+    return _encode_international(host)
+
+
+@lru_cache(maxsize=1024)  # many URLs of a CSV have one host, and this takes longer than all else
+def _encode_international(host: str) -> str:
     try:
         return idna.encode(host, uts46=True).decode("ascii")
     except idna.IDNAError:
