@@ -58,7 +58,7 @@ hostile: .venv/.installed-dev
 # With real photos: make bench FOLDER=path PEERS="--rounds 3 --scenes 0 200"
 bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modules/.package-lock.json
 	$(PY) benchmarks/peers.py $(if $(FOLDER),"$(FOLDER)") $(PEERS)
-	$(PY) benchmarks/scaling.py
+	$(PY) benchmarks/scaling.py $(if $(FOLDER),"$(FOLDER)")
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/upload.py
 	$(PY) benchmarks/workers.py
