@@ -62,6 +62,7 @@ bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modul
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/upload.py
 	$(PY) benchmarks/workers.py
+	$(PY) benchmarks/http_rates.py
 	$(PY) benchmarks/slow_clients.py
 
 # Encoders side by side on a folder of photos: make bench-quality FOLDER=path QUALITY="--photos 30"

@@ -57,6 +57,7 @@ KILOBYTES: Final = (20, 100, 300)
 IMAGES: Final = 100_000  # more than a round compresses; the rest is cancelled
 STEADY_IMAGES: Final = 50  # after which all decoders are at work
 WAIT_SECONDS: Final = 120
+SEARCHED: Final = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts nginx
 _NGINX: Final = """
 daemon off; {user} worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 64; }}
@@ -82,11 +83,15 @@ def make_images(folder: Path) -> dict[str, str]:
     return paths
 
 
+def found_programs() -> set[str]:
+    """Return which of the programs that we need beside ours are installed."""
+    return {name for name in ("wrk", "nginx") if shutil.which(name, path=SEARCHED)}
+
+
 @contextmanager
 def nginx(folder: Path) -> Iterator[str | None]:
     """Serve the folder by nginx with one process; yield its URL, None when there is no nginx."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
+    if "nginx" not in found_programs():
         yield None
         return
     with socket.socket() as taken:
@@ -96,7 +101,15 @@ def nginx(folder: Path) -> Iterator[str | None]:
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(user=user, folder=folder, port=port))
     process = subprocess.Popen(
-        [program, "-e", folder / "nginx.log", "-p", folder, "-c", configuration],
+        [
+            shutil.which("nginx", path=SEARCHED) or "nginx",
+            "-e",
+            folder / "nginx.log",
+            "-p",
+            folder,
+            "-c",
+            configuration,
+        ],
         start_new_session=True,
     )
     try:
@@ -216,7 +229,7 @@ class Bench:
 
     def measure(self) -> None:
         """Ask for everything once, idle and then while all cores compress."""
-        if shutil.which("wrk"):
+        if "wrk" in found_programs():
             for name in self._service.paths:
                 self._measure_rate(name)
         idle = self._read()
@@ -227,7 +240,7 @@ class Bench:
             self._figures["compressed meanwhile"]["images/s"].append(
                 rate / (time.monotonic() - begun)
             )
-            if shutil.which("wrk"):
+            if "wrk" in found_programs():
                 rate, _ = ask_all(self._service.url + self._service.paths["/status"], self._seconds)
                 self._figures["/status"]["requests/s while compressing"].append(rate)
         for name in READ:
@@ -298,6 +311,8 @@ def main() -> None:
         pids = (server, postgres_pid(folder / "postgres"))
         service = Service(found[1], pids, origin[1], images)
         bench = Bench(service, stack.enter_context(nginx(folder)), arguments.seconds)
+        for program in {"wrk", "nginx"} - found_programs():
+            print(f"{program} is not installed: what needs it is left out")
         for _ in range(arguments.rounds):
             bench.measure()
         print(f"{arguments.rounds} rounds: median (range)")
