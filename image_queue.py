@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 Attempt = tuple[str, int, int]  # request id, n, fence
 
-# That an image named by its key is running, in words that the index of all running ones, by lease,
-# does not answer: it has an entry of every claim since the last vacuum, and looks short to a
-# planner that never saw one running.
+# A state of images that are found by their key, in words that the indexes of all such images don't
+# answer: these have an entry of every change since the last vacuum, and look short to a planner
+# that saw none when the statistics were made.
 _IS_RUNNING: Final = "i.state is not distinct from 'running'"
+_IS_PENDING: Final = "state is not distinct from 'pending'"
 
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 CANCELLED_AT_A_TIME: Final = 5000
@@ -257,7 +258,7 @@ def cancel_pending(cursor: Cursor, request_id: str, *, after: int = 0) -> Record
     cursor.execute(
         f"""with portion as materialized (
                select request_id, n from images
-                where request_id = %(id)s and n > %(after)s and state = 'pending'
+                where request_id = %(id)s and n > %(after)s and {_IS_PENDING}
                 order by n limit %(limit)s for update skip locked)
            update images i set state = 'cancelled', error_code = 'cancelled',
                   error_detail = 'The request was cancelled first.', http_status = null
