@@ -8,7 +8,9 @@ and its imports don't count. The service is measured from the first byte of the 
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -165,7 +167,7 @@ def _started(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[str
         try:
             yield process
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
             sys.stderr.write(log.read_text()[-4000:])
             raise
 
