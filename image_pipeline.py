@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -27,7 +28,7 @@ from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from async_database import AsyncDatabase
     from decoder.decoder_cage import Bar
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
     from request_options import ImageOptions
     from settings import Settings
 
-BYTES_IN_FLIGHT: Final = 256 * 2**20  # downloaded and not yet compressed, all images together
+BYTES_IN_FLIGHT: Final = 128 * 2**20  # downloaded and not yet compressed, all images together
 PUBLISHED_AT_A_TIME: Final = 16
-STORE_THREADS: Final = 4  # outputs that wait for the store while the decoders go on
+BYTES_TO_STORE: Final = 64 * 2**20  # compressed and not yet stored; with more, decoders pause
+STORE_THREADS: Final = 4  # and as many outputs wait for the store while all decoders go on
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
 POSTPONED_SECONDS: Final = 5.0
@@ -88,7 +90,7 @@ class ImagePipeline:
             settings.compress_seconds,
         )
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
-        # As each holds an output until it is stored, that bounds what waits for a slow store.
+        self._outputs = _Outputs(BYTES_TO_STORE)
         self._makers = ThreadPoolExecutor(settings.compress_processes + STORE_THREADS, "make")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
         self._publisher = _Publisher(lambda files: _in_thread(self._stores, self._publish, files))
@@ -190,8 +192,11 @@ class ImagePipeline:
         facts: dict[str, Any],
     ) -> Outcome:
         """Compress and store an image in one thread, without the loop in between."""
+        self._outputs.wait_for_room()
         with source:  # its bytes are for others before the output waits for the store
             output = self._decoders.compress(source.data, options)
+        with self._outputs.holding(len(output.data)):
+            sha256 = self._files.stage(image, output)
         return Outcome(
             **_identity(image),
             **facts,
@@ -202,7 +207,7 @@ class ImagePipeline:
             format=output.format,
             quality=output.quality,
             hint=output.hint or None,
-            sha256=self._files.stage(image, output),
+            sha256=sha256,
         )
 
     async def _repeat(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
@@ -266,6 +271,33 @@ class ImagePipeline:
             error_detail=error.detail,
             http_status=error.http_status,
         )
+
+
+class _Outputs:
+    """Counts the bytes of outputs that wait for the store; while they are `most`, none is made.
+
+    Those that are just being made come on top, however large they are. Shared by threads.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._fewer = threading.Condition()
+
+    def wait_for_room(self) -> None:
+        with self._fewer:
+            self._fewer.wait_for(lambda: self._bytes < self._most)
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        with self._fewer:
+            self._bytes += size
+        try:
+            yield
+        finally:
+            with self._fewer:
+                self._bytes -= size
+                self._fewer.notify_all()
 
 
 class _Publisher:

@@ -94,13 +94,13 @@ class ImageProcessor:
             ),
         )
         self._pipeline = ImagePipeline(settings, self._database, files, self._gate)
-        self._in_flight = InFlight(settings.download_concurrency)
+        self._in_flight = InFlight(settings.download_concurrency, settings.compress_processes)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
         self._webhooks = WebhookSender(settings.webhook_secret, settings.address_policy)
         self._senders = ThreadPoolExecutor(SENDERS, "webhook")
         self._sending = 0
-        self._claims: set[asyncio.Task[bool]] = set()
+        self._claims: set[asyncio.Task[int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
@@ -137,8 +137,11 @@ class ImageProcessor:
                     recipe = Recipe.of(
                         ImageOptions.from_json(request["options"]), request["owner"], self._settings
                     )
-                    while not self._is_draining and await self._claim(request_id, recipe):
-                        pass
+                    last = 0
+                    while not self._is_draining:
+                        last = await self._claim(request_id, recipe, last)
+                        if not last:
+                            break
         await self._database.run(worker_steps.hand_on, request_id, lane, request["images"], pause)
 
     def _turn_seconds(self) -> float:
@@ -249,16 +252,16 @@ class ImageProcessor:
         while last is not None and not self._is_draining:
             last = await self._database.run(worker_steps.cancel, request_id, last)
 
-    async def _claim(self, request_id: str, recipe: Recipe) -> bool:
-        """Claim and start images as room allows; tell whether there were any."""
+    async def _claim(self, request_id: str, recipe: Recipe, after: int) -> int:
+        """Claim and start images behind a number as room allows; return the last one's, or 0."""
         places = await self._in_flight.reserve(request_id, CLAIM_BATCH)
-        claim = asyncio.create_task(self._claim_now(request_id, recipe, places))
+        claim = asyncio.create_task(self._claim_now(request_id, recipe, places, after))
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
         # Shielded: what is claimed must be started, even if the turn's time is over meanwhile.
         return await asyncio.shield(claim)
 
-    async def _claim_now(self, request_id: str, recipe: Recipe, places: int) -> bool:
+    async def _claim_now(self, request_id: str, recipe: Recipe, places: int, after: int) -> int:
         images: list[ClaimedImage] = []
         try:
             if not self._is_draining:
@@ -266,6 +269,7 @@ class ImageProcessor:
                     worker_steps.claim,
                     request_id,
                     recipe,
+                    after=after,
                     limit=places,
                     lease_seconds=self._settings.lease_seconds,
                 )
@@ -277,7 +281,7 @@ class ImageProcessor:
             task = asyncio.create_task(self._process(image, recipe))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return bool(images)
+        return max((image.n for image in images), default=0)
 
     async def _process(self, image: ClaimedImage, recipe: Recipe) -> None:
         outcome = await self._pipeline.process(image, recipe)

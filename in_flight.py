@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from image_queue import ClaimedImage
 
-REQUEST_WINDOW: Final = 64  # images of one request, at the least
+REQUEST_WINDOW: Final = 64  # images of one request, for each two decoders
 TOTAL_WINDOW: Final = 4096  # images of all requests
 GATHER_SECONDS: Final = 0.25
 
@@ -24,11 +24,12 @@ GATHER_SECONDS: Final = 0.25
 class InFlight:
     """A set of claimed images with room for so many.
 
-    `downloads` is how many the worker can make at a time: one request may use them all.
+    `downloads` is how many the worker can make at a time, `processes` its decoders: one request
+    may keep all of them busy.
     """
 
-    def __init__(self, downloads: int) -> None:
-        self._request_window = max(REQUEST_WINDOW, downloads)
+    def __init__(self, downloads: int, processes: int = 1) -> None:
+        self._request_window = max(REQUEST_WINDOW * ((processes + 1) // 2), downloads)
         self._images: set[ClaimedImage] = set()  # one claimed anew, after its lease, is another
         self._per_request: Counter[str] = Counter()
         self._changed = asyncio.Condition()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+import image_pipeline
 import worker_steps
 from async_database import AsyncDatabase
 from codec.compressed_image import CompressedImage
@@ -369,23 +370,19 @@ class _SlowFiles(OutputFiles):
         return super().stage(image, compressed)
 
 
-def test_decoders_pause_while_too_much_waits_for_the_store(
+def test_few_outputs_wait_for_the_store(
     clean_database: Database, tmp_path: Path, origin: Origin
 ) -> None:
-    """Few outputs are held, however slow the store is; then all go through."""
+    """Decoders pause, however slow the store is; then all go through."""
     queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(12)])
-    images = queue.claim()
-    decoders = _Decoders(queue)
-    files = _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+    decoders, files = _Decoders(queue), _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
 
     async def process(pipeline: ImagePipeline) -> list[Outcome]:
-        pipeline._decoders.close()
-        pipeline._decoders = decoders  # type: ignore[assignment]
-        pipeline._files = files
+        _put_in(pipeline, decoders, files)
         threads = pipeline._makers._max_workers
-        tasks = [asyncio.create_task(pipeline.process(image, RECIPE)) for image in images]
-        while files.waiting < threads or pipeline._makers._work_queue.qsize() < 12 - threads:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        tasks = [asyncio.create_task(pipeline.process(image, RECIPE)) for image in queue.claim()]
+        await _until(lambda: pipeline._makers._work_queue.qsize() == 12 - threads)
+        await _until(lambda: files.waiting == threads)
         assert len(decoders.met) == threads < 12
         files.may_store.set()
         return await asyncio.gather(*tasks)
@@ -393,6 +390,41 @@ def test_decoders_pause_while_too_much_waits_for_the_store(
     outcomes = _with_pipeline(queue, tmp_path, origin.authority, process)
     assert [outcome.state for outcome in outcomes] == [ImageState.SUCCEEDED] * 12
     assert len(decoders.met) == 12
+
+
+def test_fewer_large_outputs_wait_for_the_store(
+    clean_database: Database, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they hold is bounded in bytes, too."""
+    monkeypatch.setattr(image_pipeline, "BYTES_TO_STORE", 2 * len(JPEG))
+    queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(3)])
+    decoders, files = _Decoders(queue), _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+
+    async def process(pipeline: ImagePipeline) -> list[Outcome]:
+        _put_in(pipeline, decoders, files)
+        tasks = []
+        for waiting, image in enumerate(queue.claim()):
+            await _until(partial(lambda count: files.waiting == count, waiting))
+            tasks.append(asyncio.create_task(pipeline.process(image, RECIPE)))
+        await _until(lambda: len(pipeline._outputs._fewer._waiters) == 1)  # type: ignore[attr-defined]
+        assert len(decoders.met) == 2
+        files.may_store.set()
+        return await asyncio.gather(*tasks)
+
+    outcomes = _with_pipeline(queue, tmp_path, origin.authority, process)
+    assert [outcome.state for outcome in outcomes] == [ImageState.SUCCEEDED] * 3
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what tells nobody."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def _put_in(pipeline: ImagePipeline, decoders: _Decoders, files: OutputFiles) -> None:
+    pipeline._decoders.close()
+    pipeline._decoders = decoders  # type: ignore[assignment]
+    pipeline._files = files
 
 
 def test_the_source_is_gone_when_its_output_waits_for_the_store(
@@ -414,8 +446,7 @@ def test_the_source_is_gone_when_its_output_waits_for_the_store(
         pipeline._downloader.download = noted  # type: ignore[method-assign,assignment]
         pipeline._files = files
         task = asyncio.create_task(pipeline.process(image, RECIPE))
-        while not files.waiting:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.001)
+        await _until(lambda: files.waiting == 1)
         assert [source.data for source in sources] == [b""]
         files.may_store.set()
         return await task

@@ -66,6 +66,16 @@ def test_one_request_may_use_all_downloads() -> None:
     _run(test())
 
 
+def test_many_decoders_have_a_window_each_two() -> None:
+    """What waits for a commit keeps no decoder waiting, however many they are."""
+
+    async def test() -> None:
+        assert await InFlight(downloads=1, processes=2).reserve("a", 99) == 4
+        assert await InFlight(downloads=1, processes=3).reserve("a", 6) == 6
+
+    _run(test())
+
+
 def test_places_that_no_image_was_found_for_are_free_again() -> None:
     """Two turns of a request never claim more than its window together."""
 
