@@ -89,7 +89,8 @@ def _encode(
 ) -> bytes:
     match target:
         case TargetFormat.JPEG:
-            return jpeg_encoder.encode(picture.frames[0], quality, effort)
+            halved = picture.is_colour_halved
+            return jpeg_encoder.encode(picture.frames[0], quality, effort, is_colour_halved=halved)
         case TargetFormat.PNG:
             return _encode_png(picture, effort)
         case TargetFormat.WEBP:

@@ -24,6 +24,7 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL.JpegImagePlugin import get_sampling
 
 from codec import (
     colour_profile,
@@ -70,6 +71,7 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _MOST_PLAYS = 65_535  # that WebP can say
+_HALVED = 2  # Pillow's name for 4:2:0
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
@@ -130,7 +132,9 @@ def load(source: Source, size: tuple[int, int], *, is_animated: bool) -> Picture
         if source.format is SourceFormat.GIF:
             return _load_gif(source, size, is_animated=is_animated)
         if source.frames == 1 or not is_animated:
-            return Picture([_detach(_load_frame(source, size), source)], [0])
+            frame = _detach(_load_frame(source, size), source)
+            is_halved = size == source.size and get_sampling(source.image) == _HALVED
+            return Picture([frame], [0], is_colour_halved=is_halved)
         return _load_animation(source, size)
 
 

@@ -142,15 +142,18 @@ _MANY_COLOUR_EDGES = 0.003  # a share: photos have less, small red print has ten
 _MOST_ROWS, _LEAST_ROWS_APART = 64, 8  # of the squares that are looked at for them
 
 
-def encode(frame: Image.Image, quality: int, effort: Effort) -> bytes:
+def encode(
+    frame: Image.Image, quality: int, effort: Effort, *, is_colour_halved: bool = False
+) -> bytes:
     """Encode a frame of mode L or RGB; quality is 1 to 100, where all entries of the tables are 1.
 
-    `best` is progressive where that is smaller; to encode takes some five times as long.
+    `is_colour_halved`: its colours have half the resolution of brightness as it is. `best` is
+    progressive where that is smaller; to encode takes some five times as long.
     """
-    is_colour_halved = _halves_colour(frame, quality)
+    halves = quality < FULL_COLOUR_QUALITY and (is_colour_halved or not has_colour_edges(frame))
     settings = {
-        "qtables": tables(quality, is_colour_halved=is_colour_halved),
-        "subsampling": "4:2:0" if is_colour_halved else "4:4:4",
+        "qtables": tables(quality, is_colour_halved=halves),
+        "subsampling": "4:2:0" if halves else "4:4:4",
         "optimize": effort is not Effort.FAST,
     }
     # With `optimize` the encoder can't go on in a second buffer, and noise takes more than Pillow
@@ -188,11 +191,6 @@ def _scale(quality: int) -> float:
         if quality <= above:
             return first + (last - first) * (quality - below) / (above - below)
     return 0
-
-
-def _halves_colour(frame: Image.Image, quality: int) -> bool:
-    """Tell whether colours may have half the resolution of brightness, as on nearly all photos."""
-    return quality < FULL_COLOUR_QUALITY and not has_colour_edges(frame)
 
 
 def has_colour_edges(frame: Image.Image) -> bool:

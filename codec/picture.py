@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from codec import image_colour, image_scaler
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 class Picture:
     """Frames of one size and one mode (L, LA, RGB or RGBA), each shown for milliseconds.
 
-    `plays` is how often the animation runs, 0 for ever.
+    `plays` is how often the animation runs, 0 for ever. `is_colour_halved`: it was a JPEG that has
+    one colour for two by two pixels, so that a JPEG may have no more.
     """
 
     frames: list[Image.Image]
     durations: list[int]
     plays: int = 0
+    is_colour_halved: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,7 +37,7 @@ class Picture:
     def flattened(self, background: str) -> Picture:
         """Lay every frame over a colour."""
         frames = [image_colour.flatten(frame, background) for frame in self.frames]
-        return Picture(frames, self.durations, self.plays)
+        return replace(self, frames=frames)
 
     def resized(self, size: tuple[int, int]) -> Picture:
         """Scale every frame."""

@@ -46,7 +46,7 @@ def predict(picture: Picture, target: TargetFormat, effort: Effort) -> int:
     frame = picture.frames[len(picture.frames) // 2]
     if min(frame.size) < SMALLEST_SIDE:
         return to_quality(target, formula.usual)
-    trials = Trials(frame, target, effort)
+    trials = Trials(frame, target, effort, is_colour_halved=picture.is_colour_halved)
     features = trials.features(formula.trial)
     level = formula.level(features)
     if features[0] < formula.least_score:
@@ -71,9 +71,17 @@ def _climb(trials: Trials, level: float) -> float:
 class Trials:
     """Encodes tiles of a frame at one level after the other, and tells what is left of them."""
 
-    def __init__(self, frame: Image.Image, target: TargetFormat, effort: Effort) -> None:
-        self._sample = Sample.take(frame, *_TILES[target])
-        self._judge = TileJudge(self._sample)
+    def __init__(
+        self,
+        frame: Image.Image,
+        target: TargetFormat,
+        effort: Effort,
+        *,
+        is_colour_halved: bool = False,
+    ) -> None:
+        sample = Sample.take(frame, *_TILES[target])
+        self._tiles = Picture([sample.image], [0], is_colour_halved=is_colour_halved)
+        self._judge = TileJudge(sample)
         self._target = target
         self._effort = _TRIED_BY.get((target, effort), effort)
         self._doublings = math.log2(math.prod(frame.size))
@@ -83,9 +91,10 @@ class Trials:
 
         First their score and its square, then the errors that it is made of.
         """
-        tiles = Picture([self._sample.image], [0])
         quality = to_quality(self._target, level)
-        data = image_encoder.encode(tiles, self._target, quality, self._effort, is_lossless=False)
+        data = image_encoder.encode(
+            self._tiles, self._target, quality, self._effort, is_lossless=False
+        )
         with Image.open(io.BytesIO(data), formats=[self._target.upper()]) as trial:
             errors = self._judge.errors(trial)
         score = ssimulacra2.score_of(sum(errors))

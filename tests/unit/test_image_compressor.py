@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
+from PIL.JpegImagePlugin import get_sampling
 
 from codec import encoding, image_compressor, image_encoder, quality_predictor
 from codec.compressed_image import ImageLimits
@@ -1080,6 +1081,20 @@ def test_metadata_can_not_cost_more_than_the_picture() -> None:
     assert squeezed(data).width == 16
     with pytest.raises(ValueError, match="too large"):
         opened(data)
+
+
+@pytest.mark.parametrize(
+    ("subsampling", "width", "stored"),
+    [("4:2:0", None, "4:2:0"), ("4:4:4", None, "4:4:4"), ("4:2:0", 200, "4:4:4")],
+)
+def test_a_jpeg_s_halved_colours_stay_so(subsampling: str, width: int | None, stored: str) -> None:
+    """Red print has whole colours, but where the source, of the same size, has half of them."""
+    fence = Image.new("RGB", (256, 96), "cyan")
+    for x in range(1, 256, 8):
+        fence.paste("red", (x, 0, x + 4, 96))
+    data = saved(fence, "JPEG", quality=97, subsampling=subsampling)
+    image = opened(squeezed(data, quality=60, max_width=width).data)
+    assert get_sampling(image) == {"4:4:4": 0, "4:2:0": 2}[stored]
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
