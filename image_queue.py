@@ -126,21 +126,26 @@ class Recorded:
 
 
 def claim_images(
-    cursor: Cursor, request_id: str, *, limit: int, lease_seconds: float
+    cursor: Cursor, request_id: str, *, limit: int, lease_seconds: float, after: int = 0
 ) -> list[ClaimedImage]:
-    """Claim up to `limit` due images of a request that is processing, in input order."""
+    """Claim up to `limit` due images of a request that is processing, in input order.
+
+    Of those never tried, only what is behind number `after`: who names the last one of the claim
+    before does not cross again what was claimed since the last vacuum. Without it none is left out.
+    """
     cursor.execute(
         # Materialized: a subquery that the plan runs again would each time lock further rows.
         """with due as materialized (
                select request_id, n from images
                 where request_id = %(id)s and state = 'pending' and due_at <= now()
+                  and (due_at, n) > ('-infinity', %(after)s)
                   and exists (select from requests where id = %(id)s and status = 'processing')
                 order by due_at, n limit %(limit)s for update skip locked)
            update images i set state = 'running', fence = fence + 1, is_decoding = false,
                   lease_until = now() + make_interval(secs => %(lease)s)
              from due where i.request_id = due.request_id and i.n = due.n
         returning i.n, fence, attempts, input_url, repeats, losses""",
-        {"id": request_id, "limit": limit, "lease": lease_seconds},
+        {"id": request_id, "after": after, "limit": limit, "lease": lease_seconds},
     )
     claimed = [ClaimedImage(request_id=request_id, **row) for row in cursor.fetchall()]
     return sorted(claimed, key=lambda image: image.n)

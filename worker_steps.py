@@ -49,10 +49,18 @@ def hand_on(cursor: Cursor, request_id: str, lane: int, images: int, pause: floa
 
 
 def claim(
-    cursor: Cursor, request_id: str, recipe: Recipe, *, limit: int, lease_seconds: float
+    cursor: Cursor,
+    request_id: str,
+    recipe: Recipe,
+    *,
+    limit: int,
+    lease_seconds: float,
+    after: int = 0,
 ) -> list[ClaimedImage]:
     """Claim due images, each with the earlier image of other requests that may stand in for it."""
-    images = image_queue.claim_images(cursor, request_id, limit=limit, lease_seconds=lease_seconds)
+    images = image_queue.claim_images(
+        cursor, request_id, after=after, limit=limit, lease_seconds=lease_seconds
+    )
     keys = {image.n: recipe.key(image.input_url) for image in images if image.repeats is None}
     earlier = find_earlier(cursor, keys.values()) if keys else {}
     return [replace(image, earlier=earlier.get(keys.get(image.n, ""))) for image in images]

@@ -93,17 +93,21 @@ def work(
     ending: Callable[[ClaimedImage], Outcome],
 ) -> None:
     """Claim batches and record this ending, of each request in turn, until no image is left."""
-    open_ids = deque(ids)
+    open_ids = deque((request_id, 0) for request_id in ids)
     while open_ids:
-        request_id = open_ids[0]
+        request_id, last = open_ids.popleft()
         with database.transaction() as cursor:
             claimed = worker_steps.claim(
-                cursor, request_id, RECIPE, limit=batch, lease_seconds=LEASE_SECONDS
+                cursor,
+                request_id,
+                RECIPE,
+                after=last,
+                limit=batch,
+                lease_seconds=LEASE_SECONDS,
             )
         if not claimed:
-            open_ids.popleft()
             continue
-        open_ids.rotate()
+        open_ids.append((request_id, claimed[-1].n))
         with database.transaction() as cursor:
             image_queue.record_outcomes(cursor, [ending(image) for image in claimed])
 

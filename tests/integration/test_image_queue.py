@@ -73,6 +73,16 @@ def test_claims_are_in_input_order_and_limited(database: Database) -> None:
     assert queue.claim() == []
 
 
+def test_a_claim_goes_on_behind_the_last_one(database: Database) -> None:
+    """What was given back before that place is left for a claim from the start, retries are not."""
+    queue = Queue(database, *urls(5))
+    queue.change("due_at = now()", 1)
+    with database.transaction() as cursor:
+        claimed = claim_images(cursor, queue.id, after=3, limit=9, lease_seconds=LEASE)
+    assert [image.n for image in claimed] == [1, 4, 5]
+    assert [image.n for image in queue.claim()] == [2, 3]
+
+
 def test_open_claims_are_disjoint(database: Database) -> None:
     """Two workers that claim at the same time share no image and don't wait for each other."""
     queue = Queue(database, *urls(6))
