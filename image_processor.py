@@ -94,7 +94,7 @@ class ImageProcessor:
             ),
         )
         self._pipeline = ImagePipeline(settings, self._database, files, self._gate)
-        self._in_flight = InFlight(settings.download_concurrency)
+        self._in_flight = InFlight(settings.download_concurrency, settings.compress_processes)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
         self._webhooks = WebhookSender(settings.webhook_secret, settings.address_policy)
