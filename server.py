@@ -178,7 +178,7 @@ class Api:
     def _requests(self, call: Call) -> Response:
         limit = parse_limit(call.request.query)
         before = parse_request_cursor(call.request.query)
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             rows = select_requests(cursor, limit=limit + 1, before=before, owner=call.owner)
         return json_response(
             {
@@ -208,7 +208,7 @@ class Api:
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"state: not one of {', '.join(ImageState)}"
             )
         request_id = self._find_request(call)["id"]
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             rows, has_more = select_images(
                 cursor, request_id, state=state, after=after, limit=limit
             )
@@ -296,7 +296,7 @@ class Api:
 
     def _csv(self, call: Call) -> Response:
         request_id, is_report = call.groups
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             row = select_request(cursor, request_id)
             if row is None and select_deleted_request(cursor, request_id):
                 raise _gone()
@@ -351,7 +351,7 @@ class Api:
 
         Raises HttpError 410 when it was deleted, and 404, also for another's.
         """
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             row = select_request(cursor, call.groups[0])
             found = row or select_deleted_request(cursor, call.groups[0])
         if found is None or (found["owner"] != call.owner and self._settings.api_keys):

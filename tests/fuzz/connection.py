@@ -112,6 +112,9 @@ class _NoDatabase(Database):
     def transaction(self, seconds: float | None = None) -> NoReturn:  # noqa: ARG002  # as inherited
         raise DatabaseUnavailableError("away")
 
+    def reading(self) -> NoReturn:
+        raise DatabaseUnavailableError("away")
+
 
 @cache
 def _api() -> Api:

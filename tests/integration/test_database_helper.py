@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INTRANS,
+    make_dsn,
+    parse_dsn,
+)
 
 import database_helper
 from csv_validator import ProductRow
@@ -201,6 +206,18 @@ def test_a_transaction_commits_or_rolls_back(database: Database) -> None:
     with pytest.raises(psycopg2.IntegrityError):
         copy("lost", "kept")
     assert _rows(database, "select request_id from images") == [{"request_id": "kept"}]
+
+
+def test_reading_takes_one_turn_with_the_server(database: Database) -> None:
+    """No transaction is begun for it, and the next one is one all the same."""
+    with database.reading() as cursor:
+        cursor.execute("select pg_backend_pid() as pid")
+        first = cursor.fetchone()
+        assert cursor.connection.info.transaction_status == TRANSACTION_STATUS_IDLE
+    with database.transaction() as cursor:
+        cursor.execute("select pg_backend_pid() as pid")
+        assert cursor.fetchone() == {"pid": first and first["pid"]}
+        assert cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS
 
 
 def test_a_connection_is_used_again(small: Database) -> None:
