@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import oxipng  # noqa: E402  # the path is set first
-from PIL import Image, ImageFile  # noqa: E402
+from PIL import Image, ImageFile, ImageOps  # noqa: E402
 
 from codec import image_encoder, image_loader, image_metadata  # noqa: E402
 from codec.compressed_image import ImageLimits  # noqa: E402
@@ -61,10 +61,20 @@ def _ours(data: bytes, quality: int, target: str, effort: str) -> tuple[bytes, s
 
 
 def _compress(
-    data: bytes, quality: int | None, target: str = "keep", effort: str = "balanced"
+    data: bytes,
+    quality: int | None,
+    target: str = "keep",
+    effort: str = "balanced",
+    box: int | None = None,
 ) -> tuple[bytes, str]:
-    """Do what the service does. `quality` None is `auto`."""
-    options = ImageOptions(format=OutputFormat(target), quality=quality, effort=Effort(effort))
+    """Do what the service does. `quality` None is `auto`; `box` is a side that it has to fit."""
+    options = ImageOptions(
+        format=OutputFormat(target),
+        quality=quality,
+        effort=Effort(effort),
+        max_width=box,
+        max_height=box,
+    )
     compressed = compress(data, options, LIMITS)
     return compressed.data, compressed.quality
 
@@ -75,6 +85,20 @@ def _pillow(data: bytes, quality: int, **settings: Any) -> tuple[bytes, str]:
         sink = io.BytesIO()
         image.save(sink, "JPEG", quality=quality, **settings)
     return sink.getvalue(), str(quality)
+
+
+def _pillow_fit(
+    data: bytes, box: int, *, draft: bool = False, **settings: Any
+) -> tuple[bytes, str]:
+    """Scale as a script would, by every pixel or by what the decoder leaves of them."""
+    with Image.open(io.BytesIO(data)) as image:
+        if draft:
+            image.draft(None, (box, box))
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright.thumbnail((box, box), Image.Resampling.LANCZOS, reducing_gap=None)
+        sink = io.BytesIO()
+        upright.save(sink, **{"format": "JPEG"} | settings)
+    return sink.getvalue(), ""
 
 
 def _jpegli(data: bytes, quality: int) -> tuple[bytes, str]:
@@ -106,6 +130,7 @@ _ENCODERS: Final[dict[str, Callable[..., tuple[bytes, str]]]] = {
     "ours": _ours,
     "compress": _compress,
     "pillow": _pillow,
+    "pillow-fit": _pillow_fit,
     "jpegli": _jpegli,
     "pillow-png": _pillow_png,
     "oxipng": _oxipng,

@@ -7,6 +7,7 @@ process that takes one job after the other (`quality_child.py`, `sharp_encode.mj
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 
+from decoder import decoder_handle
+
 _HERE: Final = Path(__file__).resolve().parent
 _COMMANDS: Final = {
     "python": [sys.executable, str(_HERE / "quality_child.py")],
     "sharp": ["node", str(_HERE / "sharp_encode.mjs")],
 }
+# Memory and threads as decoders have them, for all.
+_ENVIRONMENT: Final = os.environ | decoder_handle._ENVIRONMENT  # noqa: SLF001  nobody else needs it
 EFFORTS: Final = ("fast", "balanced", "best")
 FORMATS: Final = ("jpeg", "webp", "avif")
 
@@ -124,6 +129,6 @@ class Tools:
     def _child(self, tool: str) -> subprocess.Popen[bytes]:
         if tool not in self._children:
             self._children[tool] = subprocess.Popen(
-                _COMMANDS[tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                _COMMANDS[tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT
             )
         return self._children[tool]

@@ -1,4 +1,4 @@
-// Encodes images with sharp, one after the other, for `quality.py`.
+// Encodes images with sharp, one after the other, for `quality.py` and `scaling_down.py`.
 //
 // A job comes on standard input as a line of JSON and `length` bytes of an image; the answer goes to
 // standard output likewise: what the encoder gave, and `cpu`, the processor seconds of this process
@@ -10,8 +10,10 @@ import sharp from 'sharp';
 sharp.concurrency(1);
 sharp.cache(false);
 
-async function encode(image, { format, ...settings }) {
-  return sharp(image).autoOrient().toFormat(format, settings).toBuffer();
+async function encode(image, { format, box, ...settings }) {
+  const upright = sharp(image).autoOrient();
+  const fitted = { width: box, height: box, fit: 'inside', withoutEnlargement: true };
+  return (box ? upright.resize(fitted) : upright).toFormat(format, settings).toBuffer();
 }
 
 async function answer(job, image) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from tests.images import photo
 
 LANCZOS = Image.Resampling.LANCZOS
 SIZES = [(319, 239), (200, 150), (107, 80), (100, 240), (320, 80), (40, 30), (1, 1)]
+NEEDS_VECTORS = pytest.mark.skipif(
+    image_scaler._resizer is None, reason="there is no wheel for this system; Pillow scales alone"
+)
 EXTENTS = [(319.5, 239.5), (319.125, 240), (320, 239.875)]
 
 
@@ -38,6 +42,7 @@ def no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_scaler, "_resizer", None)
 
 
+@NEEDS_VECTORS
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_scales_like_every_pixel_by_pillow(mode: str, size: tuple[int, int]) -> None:
@@ -46,6 +51,7 @@ def test_scales_like_every_pixel_by_pillow(mode: str, size: tuple[int, int]) -> 
     assert difference(image_scaler.scale(image, size), image.resize(size, LANCZOS)) <= 1
 
 
+@NEEDS_VECTORS
 @pytest.mark.parametrize("size", [(200, 150), (100, 75), (40, 30)])
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_scales_what_ends_within_a_pixel(
@@ -107,7 +113,8 @@ def test_pictures_are_scaled_frame_by_frame() -> None:
 
 def test_the_faster_library_is_used_where_it_is_installed() -> None:
     """It reads Pillow's images where they lie, so both are pinned and upgraded together."""
-    pytest.importorskip("cykooz_resizer", reason="it has no wheel for this system")
+    if find_spec("cykooz_resizer") is None:
+        pytest.skip("there is no wheel for this system")
     pins = Path(image_scaler.__file__).parent.parent.joinpath("requirements.txt").read_text()
     for name in ("Pillow", "cykooz-resizer"):
         found = re.search(rf"^{name}==([0-9.]+)", pins, re.MULTILINE)
