@@ -36,7 +36,7 @@ def _by_pillow(job: dict[str, Any], number: int) -> bytes:
     image: Image.Image = Image.open(io.BytesIO(Path(job["files"][number]).read_bytes()))
     if image.mode not in {"L", "RGB"}:
         image = image.convert("RGB")
-    ImageFile.MAXBLOCK = 6 * image.width * image.height
+    ImageFile.MAXBLOCK = 3 * image.width * image.height
     sink = io.BytesIO()
     image.save(sink, "JPEG", optimize=True, **job["encodings"][number % len(job["encodings"])])
     return sink.getvalue()

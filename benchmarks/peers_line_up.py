@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from benchmarks.peers_report import FLOOR
 from benchmarks.peers_sides import HERE, IMG2DATASET_PYTHON, Program, Service
@@ -26,6 +26,7 @@ THREADS: Final = "threads"
 EVERYWHERE: Final = (THREADS, "img2dataset", "sharp")  # others are only compared once
 _CORES: Final = len(os.sched_getaffinity(0))
 _MOZJPEG_SHARE: Final = 4
+_HALVED: Final = 2  # 4:2:0, in Pillow's words
 # Fewer threads take less of the processor, but where answers take long they are not enough.
 _THREADS, _LONG_LATENCY_MS = 16, 100
 
@@ -87,8 +88,9 @@ def _floor(label: str, settings: dict[str, Any]) -> Program:
 def _encoding(job: Job, name: str, quality: int) -> dict[str, Any]:
     """Return what our encoder would tell Pillow about a photo."""
     with Image.open(job.folder / name) as image:
-        is_halved = quality < jpeg_encoder.FULL_COLOUR_QUALITY and not (
-            jpeg_encoder.has_colour_edges(image.convert("RGB"))
+        is_halved = quality < jpeg_encoder.FULL_COLOUR_QUALITY and (
+            JpegImagePlugin.get_sampling(image) == _HALVED
+            or not jpeg_encoder.has_colour_edges(image.convert("RGB"))
         )
     return {
         "qtables": jpeg_encoder.tables(quality, is_colour_halved=is_halved),
