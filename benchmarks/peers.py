@@ -7,7 +7,7 @@ Every side does the same job: photos from an origin on loopback that lets each a
 over as many connections, encoded as JPEGs that look equally good, written as files. The sides
 take turns; each figure is the median of the rounds with its range. Photos are the JPEGs of a
 folder; without one they are drawn, of 2 to 3 megapixels, with as much grain as a photo: the few
-samples of the project are too small to be like photos. Prints Markdown.
+samples of the project are too small to be like photos. Prints Markdown, and each run on standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -68,7 +67,7 @@ def main() -> None:
         print(_describe(arguments, jobs["0"]), flush=True)
         bench = Bench(arguments, jobs, replace(jobs["0"], photos=crops, images=len(crops)))
         scenes = {name: bench.scene(name) for name in arguments.scenes}
-        for number in tqdm(range(arguments.rounds), "rounds", disable=None):
+        for number in range(arguments.rounds):
             for scene in scenes.values():
                 scene.play(number)
     for scene in scenes.values():

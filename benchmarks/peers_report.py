@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -75,6 +76,8 @@ class Scene:
             before = cpu_seconds(self.job.origin)
             run = side.run(self.job)
             self.runs[side.label].append(run)
+            figures = f"{rate(run):.1f} images/s, {whole_cpu(run):.1f} ms an image"
+            print(f"round {number + 1}, {self.title}, {side.label}: {figures}", file=sys.stderr)
             if spent := cpu_seconds(self.job.origin) - before:  # whoever has no network: nothing
                 self.origin_costs.append(1000 * spent / run.images)
 
