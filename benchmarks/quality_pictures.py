@@ -29,7 +29,7 @@ from benchmarks.quality_encoders import EFFORTS, Encoder, Tools, peers_and_ours 
 from benchmarks.quality_photos import seen  # noqa: E402  # likewise
 from benchmarks.quality_report import largest_difference  # noqa: E402
 from benchmarks.quality_scores import SSIMULACRA2, Scores  # noqa: E402
-from tests.odd_images.profiles import DISPLAY_P3  # noqa: E402
+from codec import colour_profile  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,10 +221,12 @@ def _save(image: Image.Image, profile: bytes | None = None) -> bytes:
 
 def _in_p3(photo: bytes) -> bytes:
     """Return the photo as a telephone stores it: in Display P3."""
-    target = ImageCms.ImageCmsProfile(io.BytesIO(DISPLAY_P3))
+    profile = colour_profile.from_code_points(12, 13, is_grey=False)
+    assert profile
+    target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     converted = ImageCms.profileToProfile(seen(photo), ImageCms.createProfile("sRGB"), target)
     assert converted
-    return _save(converted, DISPLAY_P3)
+    return _save(converted, profile)
 
 
 def _without_profile(data: bytes) -> Tile:
