@@ -7,7 +7,8 @@ Every side does the same job: photos from an origin on loopback that lets each a
 over as many connections, encoded as JPEGs that look equally good, written as files. The sides
 take turns; each figure is the median of the rounds with its range. Photos are the JPEGs of a
 folder; without one they are drawn, of 2 to 3 megapixels, with as much grain as a photo: the few
-samples of the project are too small to be like photos. Prints Markdown, and each run on standard error.
+samples of the project are too small to be like photos. Prints Markdown; each run, when it has
+ended, on standard error.
 """
 
 from __future__ import annotations
