@@ -208,7 +208,7 @@ class Api:
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"state: not one of {', '.join(ImageState)}"
             )
         request_id = self._find_request(call)["id"]
-        with self._database.reading() as cursor:
+        with self._database.transaction() as cursor:
             rows, has_more = select_images(
                 cursor, request_id, state=state, after=after, limit=limit
             )
