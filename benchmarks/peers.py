@@ -153,7 +153,7 @@ class Bench:
             replace(peer, settings=peer.settings | {"max_side": BOX}) for peer in self._main_peers()
         ]
         lossless: list[Side] = [
-            self._service(SERVICE, format="png", **words),
+            self._service(SERVICE, format="png", quality="100", **words),  # in all its colours
             *(replace(peer, settings=peer.settings | {"format": "png"}) for peer in peers),
         ]
         job = self._jobs["0"]
