@@ -284,7 +284,8 @@ class ImageProcessor:
         return max((image.n for image in images), default=0)
 
     async def _process(self, image: ClaimedImage, recipe: Recipe) -> None:
-        outcome = await self._pipeline.process(image, recipe)
+        with self._recorder.expecting():
+            outcome = await self._pipeline.process(image, recipe)
         is_accepted = await self._recorder.record(outcome)
         if is_accepted and outcome.state != ImageState.PENDING:
             metrics.IMAGES_ENDED.labels(outcome.state, outcome.error_code or "").inc()

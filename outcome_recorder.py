@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from database_helper import DatabaseUnavailableError
@@ -16,7 +16,7 @@ from errors import ErrorCode
 from image_queue import ImageState, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from image_queue import Attempt
 
@@ -38,13 +38,23 @@ class OutcomeRecorder:
     def __init__(self, write: Callable[[list[Outcome]], Awaitable[set[Attempt]]]) -> None:
         self._write = write
         self._queue: asyncio.Queue[tuple[Outcome, asyncio.Future[bool]]] = asyncio.Queue()
+        self._expected = 0
         self._has_gathered = asyncio.Event()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Tell that an outcome is to come soon: with the last one, none waits for company."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
 
     async def record(self, outcome: Outcome) -> bool:
         """Return when the outcome is committed; False if it came too late to count."""
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((outcome, written))
-        if self._queue.qsize() >= GATHERED:
+        if self._is_worth_it():
             self._has_gathered.set()
         return await written
 
@@ -61,11 +71,14 @@ class OutcomeRecorder:
             await self._gather()
 
     async def _gather(self) -> None:
-        if self._queue.qsize() < GATHERED:
+        if not self._is_worth_it():
             self._has_gathered.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_SECONDS):
                     await self._has_gathered.wait()
+
+    def _is_worth_it(self) -> bool:
+        return self._queue.qsize() >= GATHERED or not self._expected
 
     async def _write_what_can_be(self, outcomes: list[Outcome]) -> set[Attempt]:
         """Write a batch, and one by one if it is refused as a whole; return what was accepted."""

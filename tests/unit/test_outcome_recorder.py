@@ -132,14 +132,32 @@ def test_enough_outcomes_wait_for_no_more(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(outcome_recorder, "GATHERED", 3)
 
     async def test(recorder: OutcomeRecorder, database: Database) -> None:
-        await recorder.record(_outcome(1))
-        few = [asyncio.create_task(recorder.record(_outcome(n))) for n in (2, 3)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert database.batches == [[1]]
-        await asyncio.gather(*few, recorder.record(_outcome(4)))
-        await asyncio.gather(*(recorder.record(_outcome(n)) for n in (5, 6, 7)))
+        with recorder.expecting():
+            await recorder.record(_outcome(1))
+            few = [asyncio.create_task(recorder.record(_outcome(n))) for n in (2, 3)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert database.batches == [[1]]
+            await asyncio.gather(*few, recorder.record(_outcome(4)))
+            await asyncio.gather(*(recorder.record(_outcome(n)) for n in (5, 6, 7)))
         assert database.batches == [[1], [2, 3, 4], [5, 6, 7]]
+
+    _run(test)
+
+
+def test_the_last_outcome_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no other is to come, the end of a request isn't put off for company."""
+    monkeypatch.setattr(outcome_recorder, "GATHER_SECONDS", 3600)
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        with recorder.expecting():
+            await recorder.record(_outcome(1))
+            early = asyncio.create_task(recorder.record(_outcome(2)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert database.batches == [[1]]
+        await asyncio.gather(early, recorder.record(_outcome(3)))
+        assert database.batches == [[1], [2, 3]]
 
     _run(test)
 
