@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from errors import ErrorCode, ImageError
-from local_file import FilePart, opened_file, tag_of
+from local_file import FilePart, open_file, tag_of
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
 
 if TYPE_CHECKING:
@@ -43,15 +43,7 @@ class StoredObject:
     size: int
     etag: str
     modified: float  # seconds since the epoch
-
-
-class _StoredPart(FilePart):
-    """A part of a file in the store, whose errors are the store's."""
-
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        with _storage_errors(), super().opened() as descriptor:
-            yield descriptor
+    descriptor: int = -1  # of a file on disk that is open
 
 
 class ImageStore:
@@ -87,11 +79,12 @@ class ImageStore:
             try:
                 obstore.copy(self._store, source, target)
             except BaseError:
-                file = self.find(source) if self._root else None
-                if file is None:
-                    raise
-                # A disk without such names, or with all that it has of a file (65,000 on ext4).
-                self.put(target, self.read(file, 0, file.size))
+                with ExitStack() as closing:
+                    file = self.open(source, closing) if self._root else None
+                    if file is None:
+                        raise
+                    # A disk without such names, or with all that it has of a file (65,000 on ext4).
+                    self.put(target, self.read(file, 0, file.size))
             if self._root:
                 _sync_paths([self._root / target, (self._root / target).parent])
 
@@ -150,12 +143,16 @@ class ImageStore:
                 yield from (o["path"] for o in page if o["path"].startswith(folder + start))
 
     def find(self, key: str) -> StoredObject | None:
-        """Return what lies under `key`, or None."""
+        """Return what is known of what lies under `key`, or None."""
+        with ExitStack() as closing:
+            return self.open(key, closing)
+
+    def open(self, key: str, closing: ExitStack) -> StoredObject | None:
+        """Return what lies under `key`, or None; it may be read until `closing` is closed."""
         with _storage_errors():
             try:
                 if self._root:
-                    with opened_file(self._root, key) as file:
-                        return _stored_file(key, os.fstat(file))
+                    return _stored_file(key, *open_file(self._root, key, closing))
                 meta = obstore.head(self._store, key)
             except FileNotFoundError:
                 return None
@@ -171,23 +168,24 @@ class ImageStore:
 
         A bucket is believed by the size: it keeps checksums of its own.
         """
-        file = self.find(key)
-        if file is None or file.size != size:
-            return False
-        if not self._root:
-            return True
-        digest = hashlib.sha256()
-        for piece in self.read(file, 0, size):
-            digest.update(piece)
+        with _storage_errors(), ExitStack() as closing:
+            file = self.open(key, closing)
+            if file is None or file.size != size:
+                return False
+            if not self._root:
+                return True
+            digest = hashlib.sha256()
+            for piece in self.read(file, 0, size):
+                digest.update(piece)
         return digest.hexdigest() == sha256
 
     def read(self, file: StoredObject, start: int, end: int) -> Iterable[bytes]:
         """Return the bytes from `start` up to, not including, `end`, to be read in pieces.
 
-        Reading raises ImageError `storage_error`, also when the file is another one by then.
+        Reading raises OSError when a file on disk was cut, ImageError `storage_error` of a bucket.
         """
         if self._root:
-            return _StoredPart(self._root, file.key, file.etag, start, end)
+            return FilePart(file.descriptor, start, end)
         return self._read_object(file, start, end)
 
     def _read_object(self, file: StoredObject, start: int, end: int) -> Iterator[bytes]:
@@ -205,8 +203,8 @@ class ImageStore:
         self.find("static/.gitkeep")
 
 
-def _stored_file(key: str, facts: os.stat_result) -> StoredObject:
-    return StoredObject(key=key, size=facts.st_size, etag=tag_of(facts), modified=facts.st_mtime)
+def _stored_file(key: str, descriptor: int, facts: os.stat_result) -> StoredObject:
+    return StoredObject(key, facts.st_size, tag_of(facts), facts.st_mtime, descriptor)
 
 
 def _write_file(path: Path, pieces: Iterable[bytes]) -> None:

@@ -9,49 +9,35 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
     from pathlib import Path
 
 PIECE_BYTES: Final = 256 * 1024
 _NONE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FilePart:
-    """The bytes of a file from `start` up to, not including, `end`; opened while they are read.
+    """The bytes of an open file from `start` up to, not including, `end`."""
 
-    Raises OSError when the file is another one by then, or is cut.
-    """
-
-    root: Path
-    key: str
-    tag: str
+    descriptor: int
     start: int
     end: int
 
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """Open the file; its descriptor is closed in the end."""
-        with opened_file(self.root, self.key) as file:
-            if tag_of(os.fstat(file)) != self.tag:
-                raise OSError("the file was replaced meanwhile")
-            yield file
-
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes in pieces."""
+        """Yield the bytes in pieces. Raises OSError when the file was cut meanwhile."""
         start = self.start
-        with self.opened() as file:
-            while start < self.end:
-                piece = os.pread(file, min(self.end - start, PIECE_BYTES), start)
-                if not piece:
-                    raise OSError("the file was cut meanwhile")
-                yield piece
-                start += len(piece)
+        while start < self.end:
+            piece = os.pread(self.descriptor, min(self.end - start, PIECE_BYTES), start)
+            if not piece:
+                raise OSError("the file was cut meanwhile")
+            yield piece
+            start += len(piece)
 
 
 def tag_of(facts: os.stat_result) -> str:
@@ -59,9 +45,8 @@ def tag_of(facts: os.stat_result) -> str:
     return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
-@contextmanager
-def opened_file(root: Path, key: str) -> Iterator[int]:
-    """Open a plain file by its path below `root`; its descriptor is closed in the end.
+def open_file(root: Path, key: str, closing: ExitStack) -> tuple[int, os.stat_result]:
+    """Open a plain file by its path below `root`; its descriptor is closed with `closing`.
 
     Raises FileNotFoundError, also for what is no plain file, and other OSErrors.
     """
@@ -72,11 +57,14 @@ def opened_file(root: Path, key: str) -> Iterator[int]:
             raise FileNotFoundError(errno.ENOENT, "no such file") from None
         raise
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
             raise FileNotFoundError(errno.ENOENT, "no plain file")
-        yield file
-    finally:
+    except OSError:
         os.close(file)
+        raise
+    closing.callback(os.close, file)
+    return file, facts
 
 
 def _open_file(root: Path, key: str) -> int:

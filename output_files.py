@@ -20,6 +20,7 @@ from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_ima
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
 
     from codec.compressed_image import CompressedImage
     from database_helper import Database
@@ -65,13 +66,15 @@ class OutputFiles:
         """Move a staged file, which its row names, to where it is served."""
         self._store.move(staged.key, staged.published_key)
 
-    def find(self, request_id: str, n: int, extension: str) -> StoredObject | None:
-        """Return an output image that may be served, or None."""
+    def open(
+        self, request_id: str, n: int, extension: str, closing: ExitStack
+    ) -> StoredObject | None:
+        """Return an output image that may be served until `closing` is closed, or None."""
         published = published_image_key(request_id, n, extension)
-        file = self._store.find(published)
+        file = self._store.open(published, closing)
         if file is None and (staged := self._find_named(request_id, n, extension)):
             self.publish(staged)
-            file = self._store.find(published)
+            file = self._store.open(published, closing)
         return file
 
     def settle(self, request_id: str = "") -> None:

@@ -305,11 +305,13 @@ class Api:
         key = (report_csv_key if is_report else output_csv_key)(request_id)
         name = key.rpartition("/")[2]
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return self._file(call.request, self._store.find(key), _REVALIDATED | disposition)
+        return self._file(
+            call.request, self._store.open(key, call.request.closing), _REVALIDATED | disposition
+        )
 
     def _image(self, call: Call) -> Response:
         request_id, n, extension = call.groups
-        file = self._files.find(request_id, int(n), extension)
+        file = self._files.open(request_id, int(n), extension, call.request.closing)
         return self._file(call.request, file, _FOREVER | _FOR_EVERY_SITE)
 
     def _file(

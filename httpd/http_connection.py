@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -111,10 +111,14 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Answer the request whose first byte is there."""
+        with ExitStack() as closing:
+            self._answer_request(closing)
+
+    def _answer_request(self, closing: ExitStack) -> None:
         started = time.monotonic()
         self._line, self._body, self.close_connection = None, None, True  # until it is understood
         try:
-            response = self._site.answer(self._read_request())
+            response = self._site.answer(self._read_request(closing))
             head = self._render_head(response)
         except HttpError as error:
             response = problem_response(error)
@@ -137,7 +141,7 @@ class HttpHandler(BaseHTTPRequestHandler):
             self.close_connection = True
         return render_head(response, closes=self.close_connection)
 
-    def _read_request(self) -> Request:
+    def _read_request(self, closing: ExitStack) -> Request:
         """Return the request whose bytes come next. Raises HttpError for what we don't take."""
         self._place.enter(Phase.HEAD)
         self._reader.deadline = time.monotonic() + HEADER_SECONDS
@@ -151,7 +155,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         self._body = ArrivingBody(head.length, self._reader, self._place, begin)
         self._place.enter(Phase.WORKING)
         peer = str(self.client_address[0])
-        return Request(head.method, head.path, head.query, head.headers, self._body, peer)
+        return Request(head.method, head.path, head.query, head.headers, self._body, peer, closing)
 
     def _read_head(self) -> tuple[RequestLine, list[bytes]]:
         """Return the request line and the header lines behind it.
@@ -224,9 +228,11 @@ class HttpHandler(BaseHTTPRequestHandler):
             raise ConnectionOverError
 
     def _send_file(self, head: bytes, part: FilePart, pace: Pace) -> None:
-        with part.opened() as file:
-            self._writer.send(head, pace, goes_on=part.start < part.end)
-            self._writer.send_file(file, part.start, part.end, pace)
+        if part.end - part.start <= PIECE_BYTES:  # one call with a copy is cheaper than two
+            self._writer.send(head + b"".join(part), pace)
+            return
+        self._writer.send(head, pace, goes_on=True)
+        self._writer.send_file(part.descriptor, part.start, part.end, pace)
 
     def _subject(self) -> tuple[str, str]:
         """Return method and path, which are printable, or dashes."""

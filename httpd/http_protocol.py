@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
@@ -68,7 +69,10 @@ class RequestBody(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks. `path` is as it was sent, without the query; `peer` is an address."""
+    """What a client asks. `path` is as it was sent, without the query; `peer` is an address.
+
+    What is opened for the response is put into `closing`, which is closed when it was sent.
+    """
 
     method: str
     path: str
@@ -76,6 +80,7 @@ class Request:
     headers: Message
     body: RequestBody
     peer: str = ""
+    closing: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True, slots=True)

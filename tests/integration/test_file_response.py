@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -12,6 +13,7 @@ from file_response import file_response
 from httpd.http_server import HttpServer
 from image_store import ImageStore
 from local_file import PIECE_BYTES
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +34,7 @@ def get(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Get]:
     store.put(KEY, CONTENT)
 
     def answer(request: Request) -> Response:
-        file = store.find(KEY)
+        file = store.open(KEY, request.closing)
         assert file is not None
         return file_response(request, store, file, {"Content-Type": "image/jpeg"})
 
@@ -154,3 +156,34 @@ def test_head(get: Get, headers: dict[str, str]) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["Content-Length"] == str(SIZE)
     assert answer.headers["ETag"] == get().headers["ETag"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 200),
+        ("GET", {"Range": "bytes=0-9"}, 206),
+        ("GET", {"If-None-Match": "*"}, 304),
+        ("GET", {"Range": f"bytes={SIZE}-"}, 416),
+        ("HEAD", {}, 200),
+    ],
+)
+def test_file_is_closed_after_every_answer(
+    get: Get, monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], status: int
+) -> None:
+    """Also when nothing of it is sent; the next request would find it open otherwise."""
+    held: set[int] = set()
+    open_one, close_one = os.open, os.close
+
+    def opening(*args: Any, **options: Any) -> int:
+        held.add(descriptor := open_one(*args, **options))
+        return descriptor
+
+    def closing(descriptor: int) -> None:
+        held.discard(descriptor)
+        close_one(descriptor)
+
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "close", closing)
+    assert get(method, **headers).status_code == status
+    wait_until(lambda: not held)

@@ -27,7 +27,7 @@ from httpd import connection_places, http_connection, http_server, http_transfer
 from httpd.connection_places import Phase
 from httpd.http_protocol import Request, Response, json_response
 from httpd.http_server import HttpServer
-from local_file import FilePart, tag_of
+from local_file import FilePart, open_file
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 LEAK = "select 1 from /etc/passwd"
 HUGE_PIECES = 512  # of PIECE_BYTES: more than any socket buffers
 CUT_BYTES = 100_000
+HUGE_BYTES = HUGE_PIECES * http_transfer.PIECE_BYTES
+# Their lengths as they are found, and once they are open.
+FILES = {
+    "file": (HUGE_BYTES, HUGE_BYTES),
+    "empty": (0, 0),
+    "cut": (HUGE_BYTES, CUT_BYTES),
+    "clipped": (1000, 100),
+}
 
 FIXED = {
     "/split": Response(HTTPStatus.OK, b"", {"X-A": "b\r\nSet-Cookie: c"}),
@@ -121,25 +129,6 @@ class Client:
             return True
 
 
-@dataclass(frozen=True)
-class WatchedPart(FilePart):
-    """A part of a file that tells when it is closed, and may be cut once it is open."""
-
-    was_dropped: threading.Event
-    is_cut: bool
-
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """Open the file, and cut it."""
-        try:
-            with super().opened() as file:
-                if self.is_cut:
-                    os.truncate(self.root / self.key, CUT_BYTES)
-                yield file
-        finally:
-            self.was_dropped.set()
-
-
 class Site:
     """A few paths to ask for, and what became of the last answer."""
 
@@ -162,10 +151,10 @@ class Site:
                 assert all(request.body)
                 raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "not that")
             case "/huge":
-                length = str(HUGE_PIECES * http_transfer.PIECE_BYTES)
+                length = str(HUGE_BYTES)
                 return Response(HTTPStatus.OK, self._huge(), {"Content-Length": length})
-            case "/file" | "/empty" | "/cut" | "/replaced":
-                return self._file(request.path.removeprefix("/"))
+            case "/file" | "/empty" | "/cut" | "/clipped":
+                return self._file(request)
             case "/late":
                 assert all(request.body)
                 assert self.leave.wait(PATIENCE_SECONDS)
@@ -176,12 +165,17 @@ class Site:
             return FIXED[request.path]
         raise HttpError(HTTPStatus.NOT_FOUND, "nothing here")
 
-    def _file(self, name: str) -> Response:
-        length = 0 if name == "empty" else HUGE_PIECES * http_transfer.PIECE_BYTES
+    def _file(self, request: Request) -> Response:
+        name = request.path.removeprefix("/")
+        length, cut_to = FILES[name]
         (self._folder / name).write_bytes(b"")
         os.truncate(self._folder / name, length)
-        tag = "another" if name == "replaced" else tag_of((self._folder / name).stat())
-        part = WatchedPart(self._folder, name, tag, 0, length, self.was_dropped, name == "cut")
+        request.closing.callback(self.was_dropped.set)
+        descriptor, _ = open_file(
+            self._folder.parent, f"{self._folder.name}/{name}", request.closing
+        )
+        os.truncate(self._folder / name, cut_to)
+        part = FilePart(descriptor, 0, length)
         return Response(HTTPStatus.OK, part, {"Content-Length": str(length)})
 
     def _torn(self) -> Iterator[bytes]:
@@ -516,7 +510,7 @@ def test_head_of_an_error_has_no_body(client: Client) -> None:
 def test_head_of_a_stream_has_no_body(client: Client) -> None:
     """HEAD of a body in pieces doesn't send the pieces."""
     answer = client.ask(b"HEAD /huge HTTP/1.1\r\nHost: a\r\n\r\n", has_body=False)
-    assert int(answer.headers["content-length"]) == HUGE_PIECES * http_transfer.PIECE_BYTES
+    assert int(answer.headers["content-length"]) == HUGE_BYTES
     assert client.ask(GET).status == 200
 
 
@@ -543,7 +537,7 @@ def test_stream_that_fails_ends_the_connection(
 def test_stream_arrives_whole(client: Client, path: bytes) -> None:
     """A body in pieces arrives with every byte, and the connection goes on."""
     answer = client.ask(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert len(answer.body) == HUGE_PIECES * http_transfer.PIECE_BYTES
+    assert len(answer.body) == HUGE_BYTES
     assert client.ask(GET).status == 200
 
 
@@ -553,11 +547,11 @@ def test_an_empty_file_is_an_answer(client: Client) -> None:
     assert client.ask(GET).status == 200
 
 
-@pytest.mark.parametrize(("path", "received"), [(b"/cut", CUT_BYTES), (b"/replaced", 0)])
+@pytest.mark.parametrize(("path", "received"), [(b"/cut", CUT_BYTES), (b"/clipped", 0)])
 def test_file_that_changed_ends_the_connection(
     client: Client, site: Site, path: bytes, received: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that is shorter than was said, or another one: nothing follows what there was of it."""
+    """A file that is shorter than was said: nothing follows what there was of it."""
     site.was_dropped.clear()
     client.sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
     assert client.rest().partition(b"\r\n\r\n")[2] == bytes(received)

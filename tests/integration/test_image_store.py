@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -33,15 +34,16 @@ def _files(folder: Path) -> list[str]:
 
 
 def _read(store: ImageStore, key: str) -> bytes:
-    file = store.find(key)
-    assert file
-    return b"".join(store.read(file, 0, file.size))
+    with _opened(store, key) as file:
+        return b"".join(store.read(file, 0, file.size))
 
 
-def _find(store: ImageStore, key: str) -> StoredObject:
-    file = store.find(key)
-    assert file
-    return file
+@contextmanager
+def _opened(store: ImageStore, key: str) -> Iterator[StoredObject]:
+    with ExitStack() as closing:
+        file = store.open(key, closing)
+        assert file
+        yield file
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,8 @@ def test_a_range_is_read(store: ImageStore, start: int, end: int) -> None:
     """From the first byte asked for up to, not including, the last, in pieces of bounded size."""
     content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
     store.put(KEY, content)
-    pieces = list(store.read(_find(store, KEY), start, end))
+    with _opened(store, KEY) as file:
+        pieces = list(store.read(file, start, end))
     assert b"".join(pieces) == content[start:end]
     assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
 
@@ -186,26 +189,31 @@ def test_what_is_not_there_is_not_found(store: ImageStore, key: str) -> None:
     assert store.find(key) is None
 
 
-def test_a_missing_file_can_be_neither_copied_nor_read(store: ImageStore) -> None:
+def test_a_missing_file_can_t_be_copied(store: ImageStore) -> None:
     """Whoever uses a key that is gone hears so."""
     with pytest.raises(FileNotFoundError):
         store.copy(KEY, image_key(ID, 2, "jpeg"))
-    store.put(KEY, b"image")
-    file = _find(store, KEY)
-    store.delete(KEY)
-    with pytest.raises(FileNotFoundError):
-        list(store.read(file, 0, 5))
 
 
-@pytest.mark.parametrize("content", [b"other", b"longer one"])
-def test_a_file_that_was_replaced_is_not_read(store: ImageStore, content: bytes) -> None:
-    """Its size and tag are told already, and they are another's."""
+@pytest.mark.parametrize("content", [b"other", b"longer one", None])
+def test_an_open_file_stays_what_it_is(store: ImageStore, content: bytes | None) -> None:
+    """Its size and tag are told already, so another's bytes, or none, can't follow."""
     store.put(KEY, b"image")
-    file = _find(store, KEY)
-    store.put(KEY, content)
-    with pytest.raises(ImageError) as caught:
-        list(store.read(file, 0, file.size))
-    assert caught.value.code == ErrorCode.STORAGE_ERROR
+    with _opened(store, KEY) as file:
+        if content:
+            store.put(KEY, content)
+        else:
+            store.delete(KEY)
+        assert b"".join(store.read(file, 0, file.size)) == b"image"
+
+
+def test_a_file_that_is_cut_is_not_read_to_its_end(store: ImageStore, tmp_path: Path) -> None:
+    """Whoever told its size hears that there is less."""
+    store.put(KEY, b"image")
+    with _opened(store, KEY) as file:
+        os.truncate(tmp_path / KEY, 3)
+        with pytest.raises(OSError, match="cut"):
+            list(store.read(file, 0, file.size))
 
 
 def test_no_link_leads_out_of_the_store(store: ImageStore, tmp_path: Path) -> None:
@@ -426,11 +434,8 @@ def test_a_read_that_takes_its_time_holds_one_descriptor(
         close_one(descriptor)
 
     store.put(KEY, b"image")
-    file = _find(store, KEY)
     monkeypatch.setattr(os, "open", opening)
     monkeypatch.setattr(os, "close", closing)
-    pieces = iter(store.read(file, 0, file.size))
-    assert next(pieces) == b"image"
-    assert len(held) == 1
-    assert list(pieces) == []
+    with _opened(store, KEY) as file:
+        assert held == {file.descriptor}
     assert not held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from image_queue import ClaimedImage
+    from image_store import StoredObject
 
 
 @pytest.fixture
@@ -49,6 +51,11 @@ class Shop:
         """Put a file where it is; it says where it was first."""
         (self.folder / key).write_text(key)
         return key
+
+    def find(self, request_id: str, n: int, extension: str) -> StoredObject | None:
+        """Return what is served of an image."""
+        with ExitStack() as closing:
+            return self.outputs.open(request_id, n, extension, closing)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -77,11 +84,11 @@ def test_a_file_is_seen_when_its_row_names_it(shop: Shop) -> None:
     digest = shop.outputs.stage(image, CompressedImage(b"image", "jpeg", 4, 3, "82"))
     assert digest == hashlib.sha256(b"image").hexdigest()
     assert shop.files == {f"{STAGED_IMAGES}{queue.id}-1.1.jpg": b"image"}
-    assert shop.outputs.find(queue.id, 1, "jpg") is None
+    assert shop.find(queue.id, 1, "jpg") is None
     queue.record(success(image))
     shop.outputs.publish(StagedImage.of(queue.id, 1, 1, "jpeg"))
     assert shop.files == {_published(queue.id, 1): b"image"}
-    found = shop.outputs.find(queue.id, 1, "jpg")
+    found = shop.find(queue.id, 1, "jpg")
     assert found
     assert (found.key, found.size) == (_published(queue.id, 1), 5)
 
@@ -91,7 +98,7 @@ def test_who_looks_for_a_file_publishes_what_is_staged_and_named(shop: Shop) -> 
     queue = Queue(shop.database, *urls(1))
     staged = shop.stage(queue.claim()[0])
     queue.record(success(queue.claim_of(1)))
-    found = shop.outputs.find(queue.id, 1, "jpg")
+    found = shop.find(queue.id, 1, "jpg")
     assert found
     assert shop.files == {_published(queue.id, 1): b"image"}
     shop.outputs.publish(staged)  # the slow worker, at last
@@ -105,10 +112,10 @@ def test_what_no_success_names_is_not_found(shop: Shop, state: str) -> None:
     staged = [shop.stage(image) for image in queue.claim()]
     queue.change("state = 'succeeded', format = 'jpeg'", 2)
     queue.change(f"state = '{state}'", 1)
-    assert shop.outputs.find(queue.id, 1, "jpg") is None
-    assert shop.outputs.find(queue.id, 2, "png") is None
-    assert shop.outputs.find(queue.id, 3, "jpg") is None
-    assert shop.outputs.find("ab" * 16, 1, "jpg") is None
+    assert shop.find(queue.id, 1, "jpg") is None
+    assert shop.find(queue.id, 2, "png") is None
+    assert shop.find(queue.id, 3, "jpg") is None
+    assert shop.find("ab" * 16, 1, "jpg") is None
     assert set(shop.files) == {image.key for image in staged}
 
 
@@ -320,7 +327,7 @@ def test_a_worker_that_publishes_after_the_deletion_makes_nothing(shop: Shop) ->
         shop.outputs.publish(image)
         shop.outputs.settle_one(image)
     assert shop.files == {}
-    assert shop.outputs.find(queue.id, 1, "jpg") is None
+    assert shop.find(queue.id, 1, "jpg") is None
     stray = shop.stage(claims[0])
     shop.outputs.settle_one(stray)
     assert shop.files == {}
