@@ -98,8 +98,10 @@ class ImagePipeline:
         self._withdrawn: Collection[str] = ()
 
     async def start(self) -> frozenset[Bar]:
-        """Start a decoder ahead; return the bars of its cage. Raises DecoderUnavailableError."""
+        """Start the decoders; return the bars of their cage. Raises DecoderUnavailableError."""
         await _in_thread(self._makers, self._decoders.start)
+        for _ in range(self._settings.compress_processes - 1):  # nobody waits for the others
+            self._makers.submit(self._decoders.start)
         return self._decoders.bars
 
     def drain(self) -> None:

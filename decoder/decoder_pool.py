@@ -1,6 +1,6 @@
 """Has images decoded and encoded by processes apart: the service's side of `decoder_process`.
 
-Owns the life of the processes: started when first needed, killed when they take too long,
+Owns the life of the processes: started ahead or when needed, killed when they take too long,
 replaced when they die, and renewed after a while. What a decoder sends is data that a hostile
 image may have forged: it is checked, never trusted. What no check can tell: an image that has taken
 a decoder over can forge sound answers to the later images of the same process, until it is renewed.
@@ -77,12 +77,17 @@ class DecoderPool:
         return self._bars
 
     def start(self) -> None:
-        """Start a decoder ahead of the first image, so that a broken one is noticed.
+        """Start one decoder more, ahead of images, if there are not enough; any thread may call it.
 
         Raises DecoderUnavailableError.
         """
+        with self._state:
+            self._refuse_when_closed()
+            if len(self._idle) == self._free:
+                return
+            self._free -= 1
         try:
-            decoder = self._take()
+            decoder = self._start()
         except DecoderLostError as error:
             raise DecoderUnavailableError("No image decoder can be started.") from error
         self._give_back(decoder, is_sound=True)

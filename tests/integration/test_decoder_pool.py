@@ -405,6 +405,19 @@ def test_a_decoder_can_be_started_ahead(program: Callable[[str], None]) -> None:
         assert Recorded.all == [process]
 
 
+def test_all_decoders_can_be_started_ahead() -> None:
+    """Each call brings one more, also beside images, and never one too many."""
+    with pool(2) as decoders, ThreadPoolExecutor(4) as threads:
+        decoders.start()
+        assert len(children()) == 1
+        for _ in range(3):
+            threads.submit(decoders.start)
+        images = threads.map(lambda _: decoders.compress(JPEG, ImageOptions()), range(20))
+        assert len(list(images)) == 20
+        decoders.start()
+        assert len(children()) == len(Recorded.all) == 2
+
+
 @pytest.mark.parametrize(
     "message",
     [
