@@ -124,17 +124,17 @@ class Api:
         self._access = AccessControl(settings)
         self.is_draining = False
         image = rf"/uploads/({_ID})/\1-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
-        self._routes = [
+        self._routes = [  # tried in this order: what is asked most is first
+            _route(image, is_public=True, GET=self._image),
+            _route(f"/status/({_ID})", GET=self._status, DELETE=self._delete),
             _route("/upload", POST=self._upload),
             _route("/requests", GET=self._requests),
-            _route(f"/status/({_ID})", GET=self._status, DELETE=self._delete),
             _route(f"/status/({_ID})/images", GET=self._images),
             _route(f"/status/({_ID})/retry", POST=self._retry),
             _route(f"/status/({_ID})/webhook", POST=self._send_webhook),
             _route(
                 rf"/static/({_ID})(-report)?\.csv", is_public=True, is_charged=True, GET=self._csv
             ),
-            _route(image, is_public=True, GET=self._image),
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
             _route("/", is_public=True, GET=self._page),
             _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),

@@ -62,7 +62,8 @@ class Place:
                 self.moved, self._waited = 0, 0.0
                 self._since = time.monotonic() if phase is Phase.IDLE else None
             self.phase = phase
-            self._changed.notify_all()
+            if phase is Phase.IDLE:
+                self._changed.notify_all()  # who waits until it is quiet
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

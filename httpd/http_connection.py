@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -33,6 +34,8 @@ from local_file import FilePart
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from socketserver import BaseServer
+
+    from prometheus_client import Counter
 
     from httpd.connection_places import Place
     from httpd.http_protocol import RequestLine
@@ -130,7 +133,7 @@ class HttpHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             response = problem_response(_bug())
             head = self._render_head(response)
-        metrics.HTTP_RESPONSES.labels(response.status.value).inc()
+        _responses_of(response.status).inc()
         self._log_access(response.status, time.monotonic() - started)
         self._send(head, response)
 
@@ -245,6 +248,11 @@ class HttpHandler(BaseHTTPRequestHandler):
         method, path = self._subject()
         level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
         logger.log(level, "%s %s %d %.3f s", method, path, status, seconds)
+
+
+@lru_cache
+def _responses_of(status: HTTPStatus) -> Counter:
+    return metrics.HTTP_RESPONSES.labels(status.value)
 
 
 def _bug() -> HttpError:

@@ -122,8 +122,12 @@ def render_head(response: Response, *, closes: bool) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not _HEADERS.fullmatch(lines) or lines.count("\n") > len(headers):
         raise ValueError("a response header is malformed")
-    status = f"HTTP/1.1 {response.status.value} {response.status.phrase}"
-    return f"{status}\r\n{lines}\r\n".encode("latin-1")
+    return f"{_status_line(response.status)}\r\n{lines}\r\n".encode("latin-1")
+
+
+@lru_cache
+def _status_line(status: HTTPStatus) -> str:
+    return f"HTTP/1.1 {status.value} {status.phrase}"
 
 
 @lru_cache(maxsize=1024)
