@@ -16,6 +16,12 @@ from typing import Any
 
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
 SHARDS_A_PROCESS = 3  # so that none waits long for another at the end
+# What it does on the side by default: our service takes hashes, too, and handles the metadata.
+_LEFT_OUT: dict[str, Any] = {
+    "extract_exif": False,
+    "compute_hash": None,
+    "disallowed_header_directives": [],
+}
 
 
 def _stay_on_loopback(event: str, arguments: tuple[Any, ...]) -> None:
@@ -54,11 +60,8 @@ def main() -> None:
         resize_only_if_bigger=True,
         thread_count=max(1, job["concurrency"] // processes),
         number_sample_per_shard=max(2, -(-len(job["urls"]) // shards)),
-        # What it does on the side by default and this job doesn't ask for.
-        extract_exif=False,
-        compute_hash=None,
-        disallowed_header_directives=[],
         timeout=60,
+        **(_LEFT_OUT if job["is_bare"] else {}),
         **job["settings"],
     )
     print("Done", flush=True)

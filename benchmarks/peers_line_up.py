@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image, JpegImagePlugin
 
-from benchmarks.peers_report import FLOOR
+from benchmarks.peers_report import BARE_IMG2DATASET, FLOOR, IMG2DATASET, THREADS, TUNED_THREADS
 from benchmarks.peers_sides import HERE, IMG2DATASET_PYTHON, Program, Service
 from benchmarks.quality_encoders import has_sharp
 from codec import jpeg_encoder
@@ -22,8 +22,8 @@ from request_options import ImageOptions
 if TYPE_CHECKING:
     from benchmarks.peers_sides import Job
 
-THREADS: Final = "threads"
-EVERYWHERE: Final = (THREADS, "img2dataset", "sharp")  # others are only compared once
+# Others are only compared once.
+EVERYWHERE: Final = (THREADS, TUNED_THREADS, IMG2DATASET, BARE_IMG2DATASET, "sharp")
 _CORES: Final = len(os.sched_getaffinity(0))
 _MOZJPEG_SHARE: Final = 4
 _HALVED: Final = 2  # 4:2:0, in Pillow's words
@@ -53,12 +53,17 @@ def codec(label: str, **options: Any) -> Program:
 
 def peers(connections: int) -> list[Program]:
     """Return the peers that are installed, each at the quality where the search begins."""
-    common = {"quality": 75, "concurrency": connections}
-    found = [Program(THREADS, [sys.executable, str(HERE / "peer_threads.py")], common)]
+    common: dict[str, Any] = {"quality": 75, "concurrency": connections}
+    threads = [sys.executable, str(HERE / "peer_threads.py")]
+    found = [
+        Program(THREADS, threads, common | {"is_tuned": False}),
+        Program(TUNED_THREADS, threads, common | {"is_tuned": True}),
+    ]
     if IMG2DATASET_PYTHON.exists():
         command = [str(IMG2DATASET_PYTHON), str(HERE / "peer_img2dataset.py")]
-        settings = {"processes_count": _CORES}
-        found.append(Program("img2dataset", command, common | {"settings": settings}))
+        img2dataset = common | {"settings": {"processes_count": _CORES}}
+        found.append(Program(IMG2DATASET, command, img2dataset | {"is_bare": False}))
+        found.append(Program(BARE_IMG2DATASET, command, img2dataset | {"is_bare": True}))
     else:
         print("img2dataset is left out: it is not installed")
     if has_sharp():
@@ -76,7 +81,7 @@ def peers(connections: int) -> list[Program]:
 
 def at_latency(peer: Program, milliseconds: int) -> Program:
     """Return a peer with what suits it at a latency of the origin."""
-    if peer.label != THREADS or milliseconds >= _LONG_LATENCY_MS:
+    if peer.label not in {THREADS, TUNED_THREADS} or milliseconds >= _LONG_LATENCY_MS:
         return peer
     return replace(peer, settings=peer.settings | {"concurrency": _THREADS})
 
