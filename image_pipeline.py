@@ -24,11 +24,12 @@ from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
 from image_queue import ClaimedImage, ImageState, Outcome
+from output_publisher import OutputPublisher
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from async_database import AsyncDatabase
     from decoder.decoder_cage import Bar
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from settings import Settings
 
 BYTES_IN_FLIGHT: Final = 128 * 2**20  # downloaded and not yet compressed, all images together
-PUBLISHED_AT_A_TIME: Final = 16
 BYTES_TO_STORE: Final = 64 * 2**20  # compressed and not yet stored; with more, decoders pause
 STORE_THREADS: Final = 4  # and as many outputs wait for the store while all decoders go on
 FIRST_RETRY_SECONDS: Final = 1.0
@@ -49,8 +49,6 @@ POSTPONED_SECONDS: Final = 5.0
 WITHDRAWN_SECONDS: Final = 1.0  # matters where a retry follows at once
 
 logger = logging.getLogger(__name__)
-
-_Recorded = tuple[StagedImage, bool]  # the file of an attempt, and whether its outcome counts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +91,7 @@ class ImagePipeline:
         self._outputs = _Outputs(BYTES_TO_STORE)
         self._makers = ThreadPoolExecutor(settings.compress_processes + STORE_THREADS, "make")
         self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
-        self._publisher = _Publisher(lambda files: _in_thread(self._stores, self._publish, files))
+        self._publisher = OutputPublisher(files)
         self._suspects = asyncio.Lock()
         self._withdrawn: Collection[str] = ()
 
@@ -116,6 +114,7 @@ class ImagePipeline:
         """End the decoders and connections; whatever is under way fails."""
         for executor in (self._downloads, self._makers, self._stores):
             executor.shutdown(wait=False, cancel_futures=True)
+        self._publisher.close()
         self._downloader.close()
         self._decoders.close()
 
@@ -250,16 +249,6 @@ class ImagePipeline:
         staged = StagedImage.of(outcome.request_id, outcome.n, outcome.fence, outcome.format)
         await self._publisher.publish(staged, is_accepted=is_accepted)
 
-    def _publish(self, files: list[_Recorded]) -> None:
-        for staged, is_accepted in files:
-            try:
-                if is_accepted:
-                    self._files.publish(staged)
-                else:
-                    self._files.settle_one(staged)
-            except Exception:  # whoever finishes the request does it
-                logger.warning("%s stays staged for now", staged.key, exc_info=True)
-
     def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
         """Return the outcome of a failed attempt: another try, or the end."""
         has_more_tries = image.attempts + 1 < self._settings.download_attempts
@@ -300,31 +289,6 @@ class _Outputs:
             with self._fewer:
                 self._bytes -= size
                 self._fewer.notify_all()
-
-
-class _Publisher:
-    """Publishes together what was recorded together: a thread's turn costs more than a file's.
-
-    Of a large batch several threads have a part each, as a bucket takes its time over each file.
-    """
-
-    def __init__(self, publish: Callable[[list[_Recorded]], Awaitable[None]]) -> None:
-        self._publish = publish
-        self._files: list[_Recorded] = []
-        self._batch: asyncio.Task[None] | None = None
-
-    async def publish(self, staged: StagedImage, *, is_accepted: bool) -> None:
-        if self._batch is None or len(self._files) == PUBLISHED_AT_A_TIME:
-            self._files = []
-            self._batch = asyncio.create_task(self._run(self._files))
-        self._files.append((staged, is_accepted))
-        await asyncio.shield(self._batch)
-
-    async def _run(self, files: list[_Recorded]) -> None:
-        # The loop comes here when it has woken all whose outcomes were of one commit.
-        if files is self._files:
-            self._batch = None
-        await self._publish(files)
 
 
 def _budget(downloads: int) -> ByteBudget:
