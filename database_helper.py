@@ -241,19 +241,14 @@ def copy_products(cursor: Cursor, request_id: str, products: Iterable[ProductRow
     """
     links, images = _CopyBuffer(_COPY_LINKS), _CopyBuffer(_COPY_IMAGES)
     row = n = 0
-    for row, product in enumerate(products, 1):
+    for row, (line, serial, name, cell, others, urls) in enumerate(products, 1):
         links.add(
-            request_id,
-            row,
-            product.line,
-            product.serial_number,
-            product.product_name,
-            product.input_image_urls,
-            product.other_cells,
+            f"{request_id}\t{row}\t{line}\t{_escape(serial)}\t{_escape(name)}\t{_escape(cell)}"
+            f"\t{_array(others)}\n"
         )
-        for position, url in enumerate(product.image_urls, 1):
+        for position, url in enumerate(urls, 1):
             n += 1
-            images.add(request_id, n, row, position, url)
+            images.add(f"{request_id}\t{n}\t{row}\t{position}\t{_escape(url)}\n")
         if links.characters + images.characters >= COPY_BATCH_CHARACTERS:
             links.flush(cursor)
             images.flush(cursor)
@@ -279,30 +274,29 @@ class _CopyBuffer:
         self._lines: list[str] = []
         self.characters = 0
 
-    def add(self, *values: str | int | list[str] | None) -> None:
-        line = "\t".join([_copy_field(value) for value in values])
+    def add(self, line: str) -> None:
         self._lines.append(line)
         self.characters += len(line)
 
     def flush(self, cursor: Cursor) -> None:
         if self._lines:
-            self._lines.append("")
-            cursor.copy_expert(self._statement, io.StringIO("\n".join(self._lines)), size=2**18)
+            cursor.copy_expert(self._statement, io.StringIO("".join(self._lines)), size=2**18)
             self._lines.clear()
             self.characters = 0
 
 
-def _copy_field(value: str | int | list[str] | None) -> str:
-    if isinstance(value, str):
-        return value.translate(_COPY_ESCAPES) if _needs_escape(value) else value
-    if isinstance(value, list):
-        cells = ",".join([f'"{cell.translate(_ARRAY_ESCAPES)}"' for cell in value])
-        return f"{{{cells}}}".translate(_COPY_ESCAPES)
-    return r"\N" if value is None else str(value)
+def _escape(text: str) -> str:
+    # Four looks at C's speed: translating what needs nothing takes ten times as long.
+    if "\\" in text or "\n" in text or "\t" in text or "\r" in text:
+        return text.translate(_COPY_ESCAPES)
+    return text
 
 
-def _needs_escape(text: str) -> bool:
-    return "\\" in text or "\n" in text or "\t" in text or "\r" in text
+def _array(cells: list[str] | None) -> str:
+    if cells is None:
+        return r"\N"
+    quoted = ",".join([f'"{cell.translate(_ARRAY_ESCAPES)}"' for cell in cells])
+    return _escape(f"{{{quoted}}}")
 
 
 def insert_request(  # noqa: PLR0913  # one argument a column
