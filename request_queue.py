@@ -176,7 +176,9 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
                   status = case when started_at is null then 'pending' else 'processing' end,
                   started_at = case when started_at is not null then now() end,
                   finished_at = null, done_before = succeeded, fence = fence + 1,
-                  lease_until = case when gone.images = %(limit)s
+                  lease_until = case when gone.images = %(limit)s and exists (
+                          select from images where request_id = %(id)s and n > gone.last
+                             and state in ('failed', 'cancelled'))
                       then now() + make_interval(secs => %(pause)s) end,
                   failed = requests.failed - gone.failed,
                   cancelled = requests.cancelled - gone.cancelled, errors_by_code = (

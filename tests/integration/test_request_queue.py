@@ -716,6 +716,18 @@ def test_nobody_finishes_between_two_portions_of_a_retry(
     assert finished["status"] == "completed"
 
 
+@pytest.mark.parametrize("states", ["ff", "sffs", "fcsfcs"])
+def test_a_retry_of_full_portions_is_finished_as_soon_as_it_has_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch, states: str
+) -> None:
+    """No portion is waited for that will not come, also where others succeeded behind the last."""
+    monkeypatch.setattr(request_queue, "RETRIED_AT_A_TIME", 2)
+    queue = _finished(database, states)
+    assert queue.retry() == len(states) - states.count("s")
+    queue.record(*(success(image) for image in queue.claim()))
+    assert queue.take_finish() is not None
+
+
 def test_a_request_that_is_cancelled_between_two_portions_stays_so(
     half_retried: tuple[Queue, request_queue.Retried],
 ) -> None:
