@@ -155,7 +155,8 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
         return None
     if after and status == RequestStatus.CANCELLED:  # since the portion before
         return Retried(0, after, status)
-    # Whatever the statistics say, a portion is read by its index.
+    # Whatever the statistics say, a portion is read by its index. A twin, too, as it is asked for a
+    # value: for an `exists` the planner may read the images of all requests and hash them.
     cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
     cursor.execute(
         """with portion as materialized (
@@ -165,11 +166,11 @@ def retry_request(cursor: Cursor, request_id: str, *, after: int) -> Retried | N
            again as (
                update images i set state = 'pending', attempts = 0, losses = 0, reused = false,
                       error_code = null, error_detail = null, http_status = null,
-                      due_at = case when exists (
-                          select from images twin
-                           where twin.request_id = i.request_id and twin.n = i.repeats
-                             and (twin.state in ('pending', 'running')
-                                  or twin.state <> 'succeeded' and twin.n > %(after)s))
+                      due_at = case when (
+                          select twin.state in ('pending', 'running')
+                                 or twin.state <> 'succeeded' and twin.n > %(after)s
+                            from images twin
+                           where twin.request_id = i.request_id and twin.n = i.repeats)
                           then 'infinity' else '-infinity' end::timestamptz
                  from portion where i.request_id = portion.request_id and i.n = portion.n)
            update requests set

@@ -229,6 +229,26 @@ def test_the_newest_image_comes_first_from_its_index(filled: Database) -> None:
     assert not _explain(filled, STATEMENTS["reuse"][0]).is_sorting
 
 
+def test_a_retry_of_many_reads_their_twins_by_index(new_database: Callable[[], Database]) -> None:
+    """Also where the statistics know that all have failed, and the table seems short enough."""
+    database = new_database()
+    with database.transaction() as cursor:
+        cursor.execute(
+            """insert into requests (id, status, options, columns, base_url, images, failed)
+               values (%(id)s, 'failed', '{}', '{}', 'http://a', %(images)s, %(images)s)""",
+            {"id": ENDED, "images": 10 * IMAGES},
+        )
+        cursor.execute(
+            """insert into images (request_id, n, row, position, input_url, state)
+               select %s, n, n, 1, 'http://shop.example/' || n, 'failed'
+                 from generate_series(1, %s) as n""",
+            (ENDED, 10 * IMAGES),
+        )
+    _analyze(database)
+    assert _explain(database, STATEMENTS["retry"][0]).scanned & LARGE == set()
+    database.close()
+
+
 def _explain(database: Database, run: Callable[[Any], object]) -> ExplainingCursor:
     with database.transaction() as cursor:
         explaining = ExplainingCursor(cursor)
