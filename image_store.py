@@ -62,6 +62,11 @@ class ImageStore:
         else:
             self._store = S3Store.from_url(url)
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is a folder; a bucket is far away."""
+        return self._root is not None
+
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Store `data` whole under `key`, durably. Raises ImageError `storage_error`."""
         with _storage_errors():

@@ -19,7 +19,7 @@ from request_queue import select_deleted
 from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_image_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
     from codec.compressed_image import CompressedImage
@@ -67,14 +67,24 @@ class OutputFiles:
         self._store.move(staged.key, staged.published_key)
 
     def open(
-        self, request_id: str, n: int, extension: str, closing: ExitStack
+        self,
+        request_id: str,
+        n: int,
+        extension: str,
+        closing: ExitStack,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> StoredObject | None:
-        """Return an output image that may be served until `closing` is closed, or None."""
+        """Return an output image that may be served until `closing` is closed, or None.
+
+        Before it asks the database it calls `before_waiting`.
+        """
         published = published_image_key(request_id, n, extension)
         file = self._store.open(published, closing)
-        if file is None and (staged := self._find_named(request_id, n, extension)):
-            self.publish(staged)
-            file = self._store.open(published, closing)
+        if file is None:
+            before_waiting()
+            if staged := self._find_named(request_id, n, extension):
+                self.publish(staged)
+                file = self._store.open(published, closing)
         return file
 
     def settle(self, request_id: str = "") -> None:

@@ -103,13 +103,15 @@ class Call(NamedTuple):
 class Route(NamedTuple):
     """A path and what answers each method.
 
-    One that `is_public` needs no key; if it `is_charged`, its callers have a rate all the same.
+    One that `is_public` needs no key; if it `is_charged`, its callers have a rate all the same. One
+    that `is_quick` waits for nothing but a disk.
     """
 
     pattern: re.Pattern[str]
     methods: dict[str, Callable[[Call], Response]]
     is_public: bool = False
     is_charged: bool = False
+    is_quick: bool = False
 
 
 class Api:
@@ -125,7 +127,7 @@ class Api:
         self.is_draining = False
         image = rf"/uploads/({_ID})/\1-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
         self._routes = [  # tried in this order: what is asked most is first
-            _route(image, is_public=True, GET=self._image),
+            _route(image, is_public=True, is_quick=store.is_on_disk, GET=self._image),
             _route(f"/status/({_ID})", GET=self._status, DELETE=self._delete),
             _route("/upload", POST=self._upload),
             _route("/requests", GET=self._requests),
@@ -136,10 +138,10 @@ class Api:
                 rf"/static/({_ID})(-report)?\.csv", is_public=True, is_charged=True, GET=self._csv
             ),
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
-            _route("/", is_public=True, GET=self._page),
+            _route("/", is_public=True, is_quick=True, GET=self._page),
             _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
             _route("/metrics", GET=self._metrics),
-            _route("/healthz", is_public=True, GET=self._healthz),
+            _route("/healthz", is_public=True, is_quick=True, GET=self._healthz),
             _route("/readyz", is_public=True, is_charged=True, GET=self._readyz),
         ]
 
@@ -158,6 +160,8 @@ class Api:
                 method = "GET" if request.method == "HEAD" else request.method
                 if method not in route.methods:
                     raise _wrong_method(route)
+                if not route.is_quick:
+                    request.before_waiting()
                 return route.methods[method](Call(request, match.groups(), owner))
         self._access.admit(request)
         raise _not_found()
@@ -311,8 +315,11 @@ class Api:
 
     def _image(self, call: Call) -> Response:
         request_id, n, extension = call.groups
-        file = self._files.open(request_id, int(n), extension, call.request.closing)
-        return self._file(call.request, file, _FOREVER | _FOR_EVERY_SITE)
+        request = call.request
+        file = self._files.open(
+            request_id, int(n), extension, request.closing, request.before_waiting
+        )
+        return self._file(request, file, _FOREVER | _FOR_EVERY_SITE)
 
     def _file(
         self, request: Request, file: StoredObject | None, headers: dict[str, str]
@@ -372,9 +379,10 @@ def _route(
     *,
     is_public: bool = False,
     is_charged: bool = False,
+    is_quick: bool = False,
     **methods: Callable[[Call], Response],
 ) -> Route:
-    return Route(re.compile(path), methods, is_public, is_charged)
+    return Route(re.compile(path), methods, is_public, is_charged, is_quick)
 
 
 def _digest(row: dict[str, Any]) -> str:

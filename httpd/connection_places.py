@@ -39,10 +39,10 @@ class Phase(IntEnum):
 
 
 class Place:
-    """One connection's place. Its thread enters phases and counts `moved` bytes in each."""
+    """One connection's place. Who answers it enters phases and counts `moved` bytes in each."""
 
     def __init__(self, connection: socket.socket, changed: threading.Condition) -> None:
-        self.phase = Phase.WORKING  # on the start of its thread
+        self.phase = Phase.WORKING  # until it is waited for
         self.moved = 0
         self.is_revoked = False
         self._waited = 0.0  # seconds in this phase, without the wait that goes on since `_since`
@@ -88,7 +88,7 @@ class Place:
         return seconds if seconds >= 0 else None
 
     def revoke(self) -> None:
-        """Wake the connection's thread up to its end. Only with the lock, while it has its place.
+        """Wake up whoever has the connection. Only with the lock, while it has its place.
 
         Then the socket can't have been closed, and its number be another's already.
         """
@@ -126,6 +126,14 @@ class ConnectionPlaces:
         with self._changed:
             self._make_room()
 
+    def make_room_of_idle(self, seconds: float) -> None:
+        """Have those give way that have been idle for so long, whether or not anybody comes."""
+        now = time.monotonic()
+        with self._changed:
+            for place in list(self._taken):
+                if place.phase is Phase.IDLE and (place.seconds_waited(now) or 0) > seconds:
+                    self._revoke(place)
+
     def wait_until_quiet(self, seconds: float) -> bool:
         """Wait so long at most until no request is being answered; tell whether it is so."""
         with self._changed:
@@ -141,9 +149,12 @@ class ConnectionPlaces:
         if not seconds:
             return False
         victim = max(seconds, key=seconds.__getitem__)
-        victim.revoke()
-        self._taken.remove(victim)
+        self._revoke(victim)
         return True
+
+    def _revoke(self, place: Place) -> None:
+        place.revoke()
+        self._taken.remove(place)
 
 
 def _not_sent(connection: socket.socket) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from contextlib import ExitStack, suppress
-from functools import lru_cache
+from contextlib import ExitStack
+from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import metrics
 from errors import HttpError, ServiceError
@@ -32,15 +32,13 @@ from httpd.http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, S
 from local_file import FilePart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from socketserver import BaseServer
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import Counter
 
     from httpd.connection_places import Place
     from httpd.http_protocol import RequestLine
 
-IDLE_SECONDS: Final = 75.0  # without a request; longer than load balancers keep theirs unused
 HEADER_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 2.0
 LINGER_PIECES: Final = 64  # of a body that nobody wants
@@ -63,53 +61,62 @@ class HttpHandler(BaseHTTPRequestHandler):
     """The requests of one connection.
 
     The standard library's handler waits without end, and reads in good faith what two parsers could
-    read in two ways; so reading, parsing and sending are our own.
+    read in two ways; so reading, parsing and sending are our own. And it keeps its thread for as
+    long as the connection lasts; this one does nothing until `handle` is called.
     """
 
     def __init__(
-        self, connection: socket.socket, address: tuple[Any, ...], server: Site, place: Place
+        self,
+        connection: socket.socket,
+        address: tuple[Any, ...],
+        site: Site,
+        place: Place,
+        before_waiting: Callable[[HttpHandler], None],
     ) -> None:
-        self._site = server
-        self._place = place
+        """Take a connection, which is not read yet. Raises OSError and ConnectionOverError."""
+        self.connection, self.client_address, self.place = connection, address, place
+        self._site = site
         self._line: RequestLine | None = None
         self._body: ArrivingBody | None = None
-        super().__init__(connection, address, cast("BaseServer", server))
-
-    def setup(self) -> None:
-        """Do without the standard library's files around the socket, which nothing blocks on."""
-        self.connection = self.request
-        self.connection.settimeout(0)
+        self._before_waiting = partial(before_waiting, self)
+        self.close_connection = False
+        connection.settimeout(0)
+        self._reader = SocketReader(connection, self._before_waiting)
+        self._writer = SocketWriter(connection, place, self._before_waiting)
+        place.enter(Phase.IDLE)
 
     def handle(self) -> None:
-        """Answer requests until one of both sides has had enough; the caller closes the socket."""
-        with suppress(ConnectionOverError, OSError):  # OSError: gone before the first byte
-            self._reader = SocketReader(self.connection)
-            self._writer = SocketWriter(self.connection, self._place)
-            self.close_connection = False
-            while not self.close_connection and self._wait_for_request():
+        """Answer what has come; `close_connection` then tells whether both sides go on.
+
+        It waits for the rest of a request, but for no further one; the caller closes the socket.
+        """
+        try:
+            self._reader.receive()
+            while self._reader.holds_more and not self.close_connection:
                 self.handle_one_request()
+                if not self.close_connection:
+                    self._go_on()
             if self.close_connection and not (self._body and self._body.is_read):
                 self._linger()
+        except (ConnectionOverError, OSError):  # OSError: gone before the first byte
+            self.close_connection = True
 
-    def finish(self) -> None:
-        """Leave the socket to the server; nothing is buffered."""
-
-    def _wait_for_request(self) -> bool:
-        self._place.enter(Phase.IDLE)
-        self._reader.deadline = time.monotonic() + IDLE_SECONDS
-        return bool(self._reader.buffered.peek(1))
+    def _go_on(self) -> None:
+        self.place.enter(Phase.IDLE)
+        if self._reader.holds_more:  # many requests at once leave no other waiting
+            self._before_waiting()
 
     def _linger(self) -> None:
         """Let a client that is still sending read our answer before the connection ends.
 
         Closing on unread bytes would reset it, and the answer could be lost (RFC 9112, 9.6).
         """
-        if not self._place.is_revoked:  # else it hears that it gave way, and has no place for more
-            self._place.enter(Phase.IDLE)
+        if not self.place.is_revoked:  # else it hears that it gave way, and has no place for more
+            self.place.enter(Phase.IDLE)
         self.connection.shutdown(socket.SHUT_WR)
         self._reader.deadline = time.monotonic() + LINGER_SECONDS
         for _ in range(LINGER_PIECES):
-            if not self._reader.buffered.read1(PIECE_BYTES):
+            if not self._reader.read(PIECE_BYTES):
                 return
 
     def handle_one_request(self) -> None:
@@ -146,7 +153,7 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     def _read_request(self, closing: ExitStack) -> Request:
         """Return the request whose bytes come next. Raises HttpError for what we don't take."""
-        self._place.enter(Phase.HEAD)
+        self.place.enter(Phase.HEAD)
         self._reader.deadline = time.monotonic() + HEADER_SECONDS
         try:
             line, header_lines = self._read_head()
@@ -155,10 +162,13 @@ class HttpHandler(BaseHTTPRequestHandler):
         head = RequestHead(line, header_lines)
         self.close_connection = not head.keeps_alive
         begin = self._continue if head.expects_continue else lambda: None
-        self._body = ArrivingBody(head.length, self._reader, self._place, begin)
-        self._place.enter(Phase.WORKING)
+        self._body = ArrivingBody(head.length, self._reader, self.place, begin)
+        self.place.enter(Phase.WORKING)
         peer = str(self.client_address[0])
-        return Request(head.method, head.path, head.query, head.headers, self._body, peer, closing)
+        return Request(
+            *(head.method, head.path, head.query, head.headers),
+            *(self._body, peer, closing, self._before_waiting),
+        )
 
     def _read_head(self) -> tuple[RequestLine, list[bytes]]:
         """Return the request line and the header lines behind it.
@@ -168,7 +178,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         """
         left, headers = MAX_HEADER_BYTES, list[bytes]()
         while True:
-            line = self._reader.buffered.readline(left + 1)
+            line = self._reader.read_line(left + 1)
             left -= len(line)
             if left < 0:
                 raise self._too_large()
@@ -193,7 +203,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         self._writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
 
     def _send(self, head: bytes, response: Response) -> None:
-        self._place.enter(Phase.SENDING)
+        self.place.enter(Phase.SENDING)
         body = response.body
         is_bare = response.status == HTTPStatus.NOT_MODIFIED or (
             self._line is not None and self._line.method == "HEAD"

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 from errors import HttpError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_HEADER_BYTES: Final = 16 * 1024  # request line and headers together
 MAX_HEADERS: Final = 100
@@ -71,7 +71,8 @@ class RequestBody(Protocol):
 class Request:
     """What a client asks. `path` is as it was sent, without the query; `peer` is an address.
 
-    What is opened for the response is put into `closing`, which is closed when it was sent.
+    What is opened for the response is put into `closing`, which is closed when it was sent. Before
+    the answer waits for anything but a disk it calls `before_waiting`, so that others go on.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Request:
     body: RequestBody
     peer: str = ""
     closing: ExitStack = field(default_factory=ExitStack)
+    before_waiting: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

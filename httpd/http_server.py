@@ -1,4 +1,4 @@
-"""The server: takes connections, gives each a place and a thread, and drains at the end."""
+"""The server: takes connections, gives each a place, has it answered, and drains at the end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import threading
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import ThreadingHTTPServer
+from http.server import HTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from errors import HttpError
-from httpd.connection_places import ConnectionPlaces
+from httpd.connection_places import ConnectionOverError, ConnectionPlaces
+from httpd.connection_threads import ConnectionThreads
 from httpd.http_connection import HttpHandler
 from httpd.http_protocol import problem_response, render_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from httpd.connection_places import Place
     from httpd.http_protocol import Request, Response
 
 BACKLOG: Final = 1024  # a crowd that comes at once; the kernel may allow less
@@ -30,6 +30,8 @@ MAX_CONNECTIONS: Final = 512  # at once, if the process may have the files for t
 FILES: Final = 4096
 FILES_A_CONNECTION: Final = 2  # its socket and a spooled body, or what it is sent
 FILES_RESERVED: Final = 64  # for database, store and decoders, or a quarter of all
+IDLE_SECONDS: Final = 75.0  # without a request; longer than load balancers keep theirs unused
+LOOK_SECONDS: Final = 0.5  # between two looks for idle connections and answers that hang
 PAUSE_SECONDS: Final = 0.02  # before the next look for a connection that can't be taken
 FULL_SECONDS: Final = 5  # after which to come again when all places are at work
 _LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,8 +39,8 @@ _LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 logger = logging.getLogger(__name__)
 
 
-class HttpServer(ThreadingHTTPServer):
-    """A bounded number of connections, a thread each, answered by one function."""
+class HttpServer(HTTPServer):
+    """A bounded number of connections, answered by one function."""
 
     request_queue_size = BACKLOG
 
@@ -49,7 +51,9 @@ class HttpServer(ThreadingHTTPServer):
         self._is_started = False
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._places = ConnectionPlaces(min(MAX_CONNECTIONS, connections_of(_allow_files())))
-        # Each handler is made in `_serve`, with its place.
+        self._threads = ConnectionThreads(self._close)
+        self._next_look = 0.0
+        # Each handler is made in `process_request`, with its place.
         super().__init__((host.strip("[]"), port), HttpHandler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
@@ -61,6 +65,7 @@ class HttpServer(ThreadingHTTPServer):
         """Answer requests by this function, in threads of our own, until `shutdown`."""
         self.answer = answer
         self._is_started = True
+        self._threads.start()
         threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
 
     def drain(self, seconds: float) -> None:
@@ -71,6 +76,7 @@ class HttpServer(ThreadingHTTPServer):
         self.server_close()
         if not self._places.wait_until_quiet(seconds):
             logger.warning("some answers took longer than there was time for at the end")
+        self._threads.stop()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take the next connection. Raises OSError, after which the loop looks again.
@@ -93,25 +99,28 @@ class HttpServer(ThreadingHTTPServer):
             self.shutdown_request(request)
             return
         try:
-            threading.Thread(
-                target=self._serve, args=(request, client_address, place), daemon=True
-            ).start()
-        except RuntimeError:  # the system has no thread left
+            handler = HttpHandler(request, client_address, self, place, self._threads.leave_lead)
+        except (OSError, ConnectionOverError):  # it is gone, or had to give way already
             self._places.leave(place)
-            raise
+            self.shutdown_request(request)
+        else:
+            self._threads.add(handler)
+
+    def service_actions(self) -> None:
+        """Look after connections now and then, called after each that comes and otherwise, too."""
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            self._places.make_room_of_idle(IDLE_SECONDS)
+            self._threads.check()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # as inherited
         """Log what nobody expected."""
         logger.exception("connection failed")  # noqa: LOG004  # called while one is handled
 
-    def _serve(self, connection: socket.socket, address: Any, place: Place) -> None:
-        try:
-            HttpHandler(connection, address, self, place)
-        except Exception:
-            logger.exception("connection failed")
-        finally:
-            self._places.leave(place)
-            self.shutdown_request(connection)
+    def _close(self, handler: HttpHandler) -> None:
+        self._places.leave(handler.place)
+        with suppress(OSError):
+            self.shutdown_request(handler.connection)
 
 
 def _refuse(connection: socket.socket) -> None:

@@ -6,12 +6,12 @@ Owns the time limits of a transfer. `http_connection` says what is read and sent
 
 from __future__ import annotations
 
-import io
 import os
 import select
 import socket
 import struct
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,25 +65,57 @@ class Pace:
             self._window_end = time.monotonic() + WINDOW_SECONDS
 
 
-class SocketReader(io.RawIOBase):
-    """Reads a socket up to a deadline on the monotonic clock, however slowly it trickles."""
+class SocketReader:
+    """Reads a socket up to a deadline on the monotonic clock, however slowly it trickles.
 
-    def __init__(self, connection: socket.socket) -> None:
+    It calls `before_waiting` when nothing is there, and before nothing else.
+    """
+
+    def __init__(self, connection: socket.socket, before_waiting: Callable[[], None]) -> None:
         self._connection = connection
+        self._before_waiting = before_waiting
+        self._received = b""  # and not read yet
         self.deadline = 0.0
-        self.buffered = io.BufferedReader(self, PIECE_BYTES)
 
-    def readable(self) -> bool:
-        """Tell that this can be read, as BufferedReader asks."""
-        return True
+    @property
+    def holds_more(self) -> bool:
+        """Whether something was received and not read yet."""
+        return bool(self._received)
 
-    def readinto(self, buffer: Any) -> int:
-        """Read what is there. Raises TimeoutError, and ConnectionOverError when all is lost."""
+    def receive(self) -> None:
+        """Take what has come, if anything has. Raises ConnectionOverError at the end."""
+        with suppress(BlockingIOError):
+            received = self._connection.recv(PIECE_BYTES)
+            if not received:
+                raise ConnectionOverError
+            self._received += received
+
+    def read(self, at_most: int) -> bytes:
+        """Return some bytes, none at the end.
+
+        Raises TimeoutError, and ConnectionOverError when all is lost.
+        """
+        return self._take(at_most) if self._received else self._read_socket(at_most)
+
+    def read_line(self, at_most: int) -> bytes:
+        """Return what comes up to a line feed, so many bytes, or the end. Raises as `read` does."""
+        while not (end := self._received.find(b"\n", 0, at_most) + 1):
+            if len(self._received) >= at_most or not (piece := self._read_socket(PIECE_BYTES)):
+                break
+            self._received += piece
+        return self._take(end or at_most)
+
+    def _take(self, at_most: int) -> bytes:
+        taken, self._received = self._received[:at_most], self._received[at_most:]
+        return taken
+
+    def _read_socket(self, at_most: int) -> bytes:
         try:
             while True:
                 try:
-                    return self._connection.recv_into(buffer)
+                    return self._connection.recv(at_most)
                 except BlockingIOError:
+                    self._before_waiting()
                     _wait_for(self._connection, select.POLLIN, self.deadline)
         except TimeoutError:
             raise
@@ -131,7 +163,7 @@ class ArrivingBody:
     def _read(self) -> bytes:
         try:
             with self._place.waiting():
-                piece = self._reader.buffered.read1(min(PIECE_BYTES, self._left))
+                piece = self._reader.read(min(PIECE_BYTES, self._left))
         except TimeoutError:
             raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "the body arrived too slowly") from None
         if self._place.is_revoked:
@@ -144,12 +176,16 @@ class ArrivingBody:
 class SocketWriter:
     """Sends over a socket, however slowly its peer takes it, within a pace.
 
-    In which phase is the caller's business: a response is one, however many pieces it has.
+    In which phase is the caller's business: a response is one, however many pieces it has. It calls
+    `before_waiting` like the reader.
     """
 
-    def __init__(self, connection: socket.socket, place: Place) -> None:
+    def __init__(
+        self, connection: socket.socket, place: Place, before_waiting: Callable[[], None]
+    ) -> None:
         self._connection = connection
         self._place = place
+        self._before_waiting = before_waiting
         for name, value in _OPTIONS.items():
             if option := getattr(socket, name, None):  # not every system has all of them
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -184,6 +220,7 @@ class SocketWriter:
                     moved = send(*arguments)
                     break
                 except BlockingIOError:
+                    self._before_waiting()
                     with self._place.waiting():
                         _wait_for(self._connection, select.POLLOUT, pace.deadline)
         except OSError as error:

@@ -52,8 +52,8 @@ class _Wire:
         self._piece = piece
         self.sent = bytearray()
 
-    def recv_into(self, buffer: memoryview) -> int:
-        return self._data.readinto(buffer[: self._piece])
+    def recv(self, at_most: int) -> bytes:
+        return self._data.read(min(at_most, self._piece))
 
     def send(self, data: memoryview, flags: int) -> int:  # noqa: ARG002  # as a socket's
         self.sent += data
@@ -102,7 +102,10 @@ def _converse(data: bytes, piece: int) -> tuple[list[Understood], list[int]]:
 
 def _answers(data: bytes, piece: int, site: Site) -> list[int]:
     wire = cast("Any", _Wire(data, piece))
-    HttpHandler(wire, ("127.0.0.1", 0), site, Place(wire, threading.Condition()))
+    place = Place(wire, threading.Condition())
+    handler = HttpHandler(wire, ("127.0.0.1", 0), site, place, lambda _: None)
+    while not handler.close_connection:
+        handler.handle()
     return list(statuses_of(bytes(wire.sent)))
 
 

@@ -226,7 +226,7 @@ def _running(site: Site) -> Iterator[HttpServer]:
         try:
             yield server
         finally:
-            server.shutdown()
+            server.drain(0)
 
 
 def test_connection_is_kept(client: Client) -> None:
@@ -386,7 +386,7 @@ def test_headers_that_trickle_are_cut_off(monkeypatch: pytest.MonkeyPatch, site:
 
 def test_idle_connection_is_cut_off(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """A connection that asks for nothing, at first or after a request, is closed."""
-    monkeypatch.setattr(http_connection, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "IDLE_SECONDS", 0.2)
     with _running(site) as server, Client(server) as silent, Client(server) as used:
         assert used.ask(GET).status == 200
         assert silent.is_closed()
@@ -685,32 +685,14 @@ def test_connection_that_cannot_be_taken_makes_room(
 
     with _running(site) as server, Client(server) as idle:
         _wait_for_phases(server, [Phase.IDLE])
-        monkeypatch.setattr(http_server, "time", SimpleNamespace(sleep=pauses.append))
+        monkeypatch.setattr(
+            http_server, "time", SimpleNamespace(sleep=pauses.append, monotonic=monotonic)
+        )
         monkeypatch.setattr(socketserver.TCPServer, "get_request", take_if_there_is_room)
         with Client(server) as ordinary:
             assert ordinary.ask(GET).status == 200
         assert idle.is_closed()
     assert set(pauses) == {http_server.PAUSE_SECONDS}
-
-
-def test_connection_without_a_thread_leaves_its_place(
-    monkeypatch: pytest.MonkeyPatch, site: Site
-) -> None:
-    """When the system has no thread for a connection, that one ends and its place is free."""
-    start, failures = threading.Thread.start, [RuntimeError("no thread")]
-
-    def fail_once(thread: threading.Thread) -> None:
-        if failures:
-            raise failures.pop()
-        start(thread)
-
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
-    with _running(site) as server:
-        monkeypatch.setattr(threading.Thread, "start", fail_once)
-        with Client(server) as unlucky:
-            assert unlucky.is_closed()
-        with Client(server) as ordinary:
-            assert ordinary.ask(GET).status == 200
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,16 @@ def test_room_is_made_before_all_places_are_taken(trial: Trial) -> None:
     trial.places.make_room()
 
 
+def test_who_was_idle_for_long_gives_way(trial: Trial, clock: Clock) -> None:
+    """Whether or not anybody comes; who is at anything else keeps to its own time."""
+    places = trial.take(IDLE), trial.take(SENDING)
+    trial.places.make_room_of_idle(LONG)
+    assert [place.is_revoked for place in places] == [False, False]
+    clock.now += LONG + SLACK
+    trial.places.make_room_of_idle(LONG)
+    assert [place.is_revoked for place in places] == [True, False]
+
+
 def test_a_connection_that_is_gone_already_gives_way(trial: Trial) -> None:
     """A socket that can't be shut down any more is no reason to refuse the next."""
     connection = trial.connect()

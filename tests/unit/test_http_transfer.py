@@ -63,7 +63,7 @@ def test_a_body_whose_place_is_lost_at_its_end_is_refused() -> None:
     with mine, theirs:
         place = Place(mine, threading.Condition())
         theirs.sendall(b"abc")
-        body = iter(ArrivingBody(3, SocketReader(mine), place, lambda: None))
+        body = iter(ArrivingBody(3, SocketReader(mine, lambda: None), place, lambda: None))
         assert next(body) == b"abc"
         place.revoke()
         with pytest.raises(HttpError) as caught:
