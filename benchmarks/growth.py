@@ -60,6 +60,7 @@ class Growth:
 
     def __init__(self, folder: Path, database: Database, url: str, pid: int, batch: int) -> None:
         self.costs: dict[str, dict[int, Cost]] = {}
+        self._started = time.monotonic()
         self._folder = folder
         self._database = database
         self._url = url
@@ -87,7 +88,6 @@ class Growth:
         take("CSVs of failures", partial(self._finish, request_id))
         take("retry", partial(self._call, "POST", f"{status}/retry"), at="server")
         take("claims and successes", partial(self._work, request_id, succeeded))
-        self._end_retry(request_id)
         tables = self._tables()
         take("CSVs of successes", partial(self._finish, request_id))
         take("delete", partial(self._call, "DELETE", status), at="server")
@@ -120,7 +120,9 @@ class Growth:
             resident_mib(pid),
         )
         self.costs.setdefault(name, {})[images] = cost
-        print(f"{images:,} {name}: {cost.seconds:.3f} s", file=sys.stderr, flush=True)
+        so_far = time.monotonic() - self._started
+        told = f"{so_far:4.0f} s: {images:,} images, {name}: {cost.seconds:.3f} s"
+        print(told, file=sys.stderr, flush=True)
 
     def _upload(self, images: int, name: str, place: str) -> str:
         """Upload products of one and two images in turn; return the request's id."""
@@ -141,11 +143,6 @@ class Growth:
 
     def _work(self, request_id: str, ending: Callable[..., Any]) -> None:
         work(self._database, [request_id], self._batch, ending)
-
-    def _end_retry(self, request_id: str) -> None:
-        """Let the request be finished at once, not a while after the last portion of a retry."""
-        with self._database.transaction() as cursor:
-            cursor.execute("update requests set lease_until = null where id = %s", (request_id,))
 
     def _finish(self, request_id: str) -> None:
         self._finisher.finish(request_id)

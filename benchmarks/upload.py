@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/upload.py [--rows N] [--runs N]
 
-The service runs without a worker, so that nothing else is measured. Reported: rows per second of
-both and their ratio (median and range), how much the server's memory grew, and how long `/status`
-took meanwhile.
+The service runs without a worker, so that nothing else is measured. The bare COPY has the same
+columns of the same rows, from files that are there already, into the same tables with all their
+indexes, emptied before, in one transaction. Reported, as a Markdown table of median and range: rows
+per second of both, their processor's time, and the ratio; how much the server's memory grew, and
+how long `/requests` took meanwhile.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import psycopg2
 import requests
@@ -28,6 +30,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.processes import cpu_seconds, own_cpu_seconds, postgres_pid, spread  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # the path is set first
 
 if TYPE_CHECKING:
@@ -164,12 +167,6 @@ def empty(conninfo: str) -> None:
     connection.close()
 
 
-def spread(values: list[float], digits: int = 0) -> str:
-    """Return median and range."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
-
-
 def main() -> None:
     """Run both in turn and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -183,38 +180,56 @@ def main() -> None:
         conninfo = postgres.start()
         try:
             with running_server(folder, conninfo) as (url, pid):
-                print_report(arguments, measure(folder, conninfo, url, pid, arguments.runs))
+                measured = measure(folder, conninfo, url, pid, arguments.runs)
+            print_report(arguments.rows, measured)
         finally:
             postgres.stop()
 
 
-def measure(folder: Path, conninfo: str, url: str, pid: int, runs: int) -> dict[str, Any]:
-    """Return the seconds of each upload and COPY, the memory's growth, and status times."""
-    result: dict[str, Any] = {"upload": [], "copy": [], "growth": [], "status": []}
-    for _ in range(runs):
+def measure(folder: Path, conninfo: str, url: str, pid: int, runs: int) -> dict[str, list[float]]:
+    """Return what each COPY and upload took, by name; seconds but for the memory's growth."""
+    result: dict[str, list[float]] = defaultdict(list)
+    database = postgres_pid(folder / "postgres")
+    for run in range(1, runs + 1):
         empty(conninfo)
+        before = cpu_seconds(database)
         result["copy"].append(copy(folder, conninfo))
+        result["copy, PostgreSQL"].append(cpu_seconds(database) - before)
         empty(conninfo)
         reset_peak(pid)
-        before = resident_mib(pid)
+        memory, before, server = resident_mib(pid), cpu_seconds(database), own_cpu_seconds(pid)
         with StatusProbe(url) as probe:
             result["upload"].append(upload(folder, url))
-        result["growth"].append(resident_mib(pid) - before)
+        result["upload, PostgreSQL"].append(cpu_seconds(database) - before)
+        result["upload, server"].append(own_cpu_seconds(pid) - server)
+        result["MiB"].append(resident_mib(pid) - memory)
         result["status"] += probe.seconds
+        told = f"COPY {result['copy'][-1]:.1f} s, upload {result['upload'][-1]:.1f} s"
+        print(f"run {run} of {runs}: {told}", file=sys.stderr, flush=True)
     return result
 
 
-def print_report(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+def print_report(rows: int, result: dict[str, list[float]]) -> None:
     """Print medians and ranges."""
-    rows = arguments.rows
-    pairs = zip(result["upload"], result["copy"], strict=True)
+
+    def each(name: str) -> str:
+        return spread([seconds / rows * 1e6 for seconds in result[name]], 1)
+
+    def rate(name: str) -> str:
+        return spread([rows / seconds for seconds in result[name]])
+
+    ratios = [u / c for u, c in zip(result["upload"], result["copy"], strict=True)]
     slowest = sorted(result["status"])[int(len(result["status"]) * 0.99)]
-    print(f"{rows:,} rows, {rows + rows // 2:,} URLs, {arguments.runs} runs: median (range)")
-    print(f"upload            {spread([rows / s for s in result['upload']])} rows/s")
-    print(f"bare COPY         {spread([rows / s for s in result['copy']])} rows/s")
-    print(f"upload / COPY     {spread([u / c for u, c in pairs], 2)} x the time")
-    print(f"memory growth     {spread(result['growth'], 1)} MiB of the server")
-    print(f"status meanwhile  p99 {1000 * slowest:.0f} ms of {len(result['status'])} asked")
+    print(f"{rows:,} rows, {rows + rows // 2:,} URLs, {len(ratios)} runs: median (range)\n")
+    print("| | rows/s | µs a row: PostgreSQL | server |")
+    print("|---|---|---|---|")
+    print(f"| bare COPY | {rate('copy')} | {each('copy, PostgreSQL')} | |")
+    print(
+        f"| upload | {rate('upload')} | {each('upload, PostgreSQL')} | {each('upload, server')} |"
+    )
+    print(f"\nUpload / COPY: {spread(ratios, 2)} times the time")
+    print(f"Memory of the server grew by {spread(result['MiB'], 1)} MiB")
+    print(f"`/requests` meanwhile: p99 {1000 * slowest:.0f} ms of {len(result['status'])}")
 
 
 if __name__ == "__main__":
