@@ -1,31 +1,33 @@
 """What PostgreSQL carries: claims and recorded outcomes without any image between them.
 
-    .venv/bin/python benchmarks/claims.py [--images N] [--requests N] [--batch N] [--earlier N]
+    .venv/bin/python benchmarks/claims.py [--images N] [--requests N] [--rounds N]
+        [--batch N ...] [--threads N ...] [--earlier N ...]
 
 Threads claim images in batches and record them as succeeded, with the statements of the workers,
-until a number of requests is done. Reported for each number of threads: images a second, and the
-processor time of PostgreSQL and of the threads; all of them share this machine's cores. `--earlier`
-images of another request are there before, those of the same URLs among them: each claim finds
-what it can reuse.
+until a number of requests is done. Reported for each batch, number of threads and `--earlier`, all
+in turn, as a Markdown table of median and range: images a second, and the processor time of
+PostgreSQL and of the threads; all of them share this machine's cores. `--earlier` images of another
+request are there before, those of the same URLs among them: each claim finds what it can reuse.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import image_queue  # noqa: E402  # the path is set first
 import worker_steps  # noqa: E402
-from benchmarks.processes import cpu_seconds, postgres_pid  # noqa: E402
+from benchmarks.processes import cpu_seconds, postgres_pid, spread  # noqa: E402
 from database_helper import Database  # noqa: E402
 from database_schema import apply_schema  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
@@ -40,7 +42,14 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS: Final = 60.0
 RECIPE: Final = Recipe(ImageOptions(), b"any")
-THREADS: Final = (1, 2, 4, 8, 16)
+
+
+class Way(NamedTuple):
+    """One way to work: images a claim, threads, and images of before that can be reused."""
+
+    batch: int
+    threads: int
+    earlier: int
 
 
 def fill(cursor: Cursor, requests: int, images: int) -> list[str]:
@@ -167,38 +176,60 @@ def run(database: Database, ids: list[str], threads: int, batch: int) -> float:
 
 
 def main() -> None:
-    """Measure each number of threads and print a line about it."""
+    """Measure each way in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=48_000)
     parser.add_argument("--requests", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=16, help="images a claim and a commit")
-    parser.add_argument("--earlier", type=int, default=0, help="images that can be reused")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[16], help="images a claim and a commit"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--earlier", type=int, nargs="+", default=[0], help="images that can be reused"
+    )
     arguments = parser.parse_args()
-    images = arguments.images // arguments.requests * arguments.requests
-    print(f"{images:,} images of {arguments.requests} requests, {arguments.batch} at a time")
+    ways = list(
+        itertools.starmap(
+            Way, itertools.product(arguments.batch, arguments.threads, arguments.earlier)
+        )
+    )
+    costs: dict[Way, list[tuple[float, ...]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         postgres = EmbeddedPostgres(Path(name))
-        database = Database(postgres.start(), max_connections=max(THREADS))
+        database = Database(postgres.start(), max_connections=max(arguments.threads))
         try:
             apply_schema(database)
             pid = postgres_pid(Path(name))
-            for threads in THREADS:
-                with database.transaction() as cursor:
-                    cursor.allow(600)
-                    ids = fill(cursor, arguments.requests, images)
-                    fill_earlier(cursor, arguments.earlier)
-                before, ours = cpu_seconds(pid), time.process_time()
-                seconds = run(database, ids, threads, arguments.batch)
-                cost = (cpu_seconds(pid) - before) / images * 1000
-                ours = (time.process_time() - ours) / images * 1000
-                print(
-                    f"{threads:3d} threads {images / seconds:8,.0f} images/s; processor, ms an "
-                    f"image: PostgreSQL {cost:.3f}, threads {ours:.3f}"
-                )
-                _check(database, images, min(images, arguments.earlier))
+            for way in ways * arguments.rounds:
+                cost = measure(database, pid, arguments.requests, arguments.images, way)
+                costs[way].append(cost)
+                print(way, cost, file=sys.stderr, flush=True)
         finally:
             database.close()
             postgres.stop()
+    print("| batch | threads | earlier | images/s | ms an image: PostgreSQL | threads |")
+    print("|---|---|---|---|---|---|")
+    for way in ways:
+        rate, theirs, ours = (list(each) for each in zip(*costs[way], strict=True))
+        cells = [*map("{:,}".format, way), spread(rate), spread(theirs, 3), spread(ours, 3)]
+        print(f"| {' | '.join(cells)} |")
+
+
+def measure(
+    database: Database, pid: int, requests: int, images: int, way: Way
+) -> tuple[float, float, float]:
+    """Return images a second, and for an image PostgreSQL's processor time and ours, in ms."""
+    with database.transaction(600) as cursor:
+        ids = fill(cursor, requests, images)
+        fill_earlier(cursor, way.earlier)
+    images = images // requests * requests
+    before, ours = cpu_seconds(pid), time.process_time()
+    seconds = run(database, ids, way.threads, way.batch)
+    cost = (cpu_seconds(pid) - before) / images * 1000
+    ours = (time.process_time() - ours) / images * 1000
+    _check(database, images, min(images, way.earlier))
+    return images / seconds, cost, ours
 
 
 def _check(database: Database, images: int, reused: int) -> None:
