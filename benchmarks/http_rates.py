@@ -2,11 +2,12 @@
 
     setsid .venv/bin/python benchmarks/http_rates.py [--rounds N] [--seconds N]
 
-wrk asks over 8 kept connections as fast as it is answered; without wrk or nginx (Debian has both)
-what needs them is left out. A reader that asks 50 times a second, whether or not it was answered,
-tells how long one client waits: idle, and while the service's own worker compresses photos with a
-decoder on each core. Its times count from when a question was due. Rates, by the processor time of
-server and PostgreSQL together, are those of one core.
+wrk asks over one kept connection, and over 8, as fast as it is answered; without wrk or nginx
+(Debian has both) what needs them is left out. A reader that asks 50 times a second, whether or not
+it was answered, tells how long one client waits: idle, and while the service's own worker
+compresses photos with a decoder on each core. Its times count from when a question was due. Rates,
+by the processor time of server and PostgreSQL together, are those of one core. Five rounds take
+five minutes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import time
 import uuid
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -50,7 +52,8 @@ from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = (1, 8)
+WATCH_FACTOR: Final = 4  # as long as a load lasts, as p99 needs many questions
 READER_RATE: Final = 50  # questions a second
 READ: Final = ("/status", "the page", "image of 100 kB")
 KILOBYTES: Final = (20, 100, 300)
@@ -124,9 +127,9 @@ def nginx(folder: Path) -> Iterator[str | None]:
         process.wait()
 
 
-def ask_all(url: str, seconds: float) -> tuple[float, int]:
+def ask_all(url: str, seconds: float, connections: int) -> tuple[float, int]:
     """Have wrk ask as fast as it is answered; return the rate and how many answers there were."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", url]
     output = subprocess.run(
         command, check=True, capture_output=True, text=True, start_new_session=True
     ).stdout
@@ -230,8 +233,8 @@ class Bench:
     def measure(self) -> None:
         """Ask for everything once, idle and then while all cores compress."""
         if "wrk" in found_programs():
-            for name in self._service.paths:
-                self._measure_rate(name)
+            for name, connections in product(self._service.paths, CONNECTIONS):
+                self._measure_rate(name, connections)
         idle = self._read()
         with self._service.compressing():
             done, begun = self._service.status()["progress"]["done"], time.monotonic()
@@ -241,7 +244,8 @@ class Bench:
                 rate / (time.monotonic() - begun)
             )
             if "wrk" in found_programs():
-                rate, _ = ask_all(self._service.url + self._service.paths["/status"], self._seconds)
+                url = self._service.url + self._service.paths["/status"]
+                rate, _ = ask_all(url, self._seconds, CONNECTIONS[-1])
                 self._figures["/status"]["requests/s while compressing"].append(rate)
         for name in READ:
             figures = self._figures[name]
@@ -251,23 +255,25 @@ class Bench:
                 figures[f"{title} while compressing, ms"].append(times[1])
                 figures[f"{title} while compressing / idle"].append(times[1] / times[0])
 
-    def _measure_rate(self, name: str) -> None:
-        figures, path = self._figures[name], self._service.paths[name]
+    def _measure_rate(self, name: str, connections: int) -> None:
+        path = self._service.paths[name]
+        figures = self._figures[f"{name}, connections: {connections}"]
         before = self._service.spent()
-        rate, count = ask_all(self._service.url + path, self._seconds)
+        rate, count = ask_all(self._service.url + path, self._seconds, connections)
         spent = [now - at for now, at in zip(self._service.spent(), before, strict=True)]
         figures["requests/s"].append(rate)
-        figures["requests a second of processor time"].append(count / sum(spent))
-        figures["processor ms, server"].append(1000 * spent[0] / count)
-        figures["processor ms, PostgreSQL"].append(1000 * spent[1] / count)
+        figures["requests/s on one core"].append(count / sum(spent))
+        figures["processor µs, server"].append(1e6 * spent[0] / count)
+        figures["processor µs, PostgreSQL"].append(1e6 * spent[1] / count)
         if self._nginx_url and path.startswith("/uploads"):
-            beside, _ = ask_all(self._nginx_url + path, self._seconds)
+            beside, _ = ask_all(self._nginx_url + path, self._seconds, connections)
             figures["nginx requests/s"].append(beside)
             figures["/ nginx"].append(rate / beside)
 
     def _read(self) -> dict[str, list[float]]:
+        url = self._service.url
         return {
-            name: read_apart(self._service.url + self._service.paths[name], 2 * self._seconds)
+            name: read_apart(url + self._service.paths[name], WATCH_FACTOR * self._seconds)
             for name in READ
         }
 
@@ -283,7 +289,7 @@ def main() -> None:
     """Measure round by round and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="of each load")
+    parser.add_argument("--seconds", type=int, default=1, help="of each load")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.read:
