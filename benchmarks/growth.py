@@ -5,9 +5,9 @@
 One request after the other, of 1,000, 100,000 and 1,000,000 images, goes through the service with
 no worker; the worker's steps are taken here, with the worker's own statements, and no image is
 fetched: claimed in batches, all fail, are retried, and succeed. A second request has one URL for
-all its images and is cancelled. Reported: a Markdown table of seconds, of PostgreSQL's processor
-time and of the peak memory of the process that takes the step; how seconds grow with images; and
-what the work left of tables and indexes.
+all its images and is cancelled. Reported: a Markdown table of seconds, of the processor's time of
+PostgreSQL and of the process that takes the step, and of the peak memory of that; how seconds and
+processor's time for an image grow with images; and what the work left of tables and indexes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import worker_steps  # noqa: E402  # the path is set first
 from benchmarks.claims import failed, succeeded, work  # noqa: E402
-from benchmarks.processes import cpu_seconds, postgres_pid  # noqa: E402
+from benchmarks.processes import cpu_seconds, own_cpu_seconds, postgres_pid  # noqa: E402
 from benchmarks.upload import reset_peak, resident_mib, running_server, upload  # noqa: E402
 from database_helper import LONG_SECONDS, Database, select_request  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
@@ -42,17 +42,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES: Final = (1_000, 100_000, 1_000_000)
-UNIT: Final = 100_000  # images that seconds are reported for
+ALIKE: Final = {"status", "first page", "last page", "delete"}  # at every size
+TICK: Final = 0.01  # seconds, the least that processors tell
 FLUSH_SECONDS: Final = 2.0  # after which PostgreSQL's statistics know of it
 READS: Final = 20  # of a status or a page, reported for one
 
 
 class Cost(NamedTuple):
-    """What a step took: wall and PostgreSQL's processor in seconds, the process's peak memory."""
+    """What a step took: on the clock, of processors, and at the peak of the process's memory."""
 
     seconds: float
     postgres: float
+    process: float
     mib: float
+
+    @property
+    def processors(self) -> float:
+        """The seconds of both processors."""
+        return self.postgres + self.process
 
 
 class Growth:
@@ -111,12 +118,14 @@ class Growth:
         """Take a step and note what it took once; `at` is the process that takes it."""
         pid = self._server if at == "server" else os.getpid()
         reset_peak(pid)
-        before, started = cpu_seconds(self._postgres), time.perf_counter()
+        before, own = cpu_seconds(self._postgres), own_cpu_seconds(pid)
+        started = time.perf_counter()
         for _ in range(times):
             step()
         cost = Cost(
             (time.perf_counter() - started) / times,
             (cpu_seconds(self._postgres) - before) / times,
+            (own_cpu_seconds(pid) - own) / times,
             resident_mib(pid),
         )
         self.costs.setdefault(name, {})[images] = cost
@@ -181,24 +190,24 @@ class Growth:
         return "\n".join([*tables, "; ".join(indexes)])
 
     def report(self) -> None:
-        """Print the table; short of a thousand rows what is said for 100,000 is mostly noise."""
+        """Print the tables; what took less than a tenth of a second is mostly noise."""
         sizes = sorted(next(iter(self.costs.values())))
-        heads = [f"{images:,}" for images in sizes]
-        print(f"| seconds · PostgreSQL's processor · peak MiB | {' | '.join(heads)} |")
+        heads = " | ".join(f"{images:,}" for images in sizes)
+        print(f"| seconds · processor: PostgreSQL · process · peak MiB | {heads} |")
         print("|---" * (len(sizes) + 1) + "|")
         for name, by_size in self.costs.items():
-            cells = [
-                f"{cost.seconds:,.3f} · {cost.postgres:,.3f} · {cost.mib:,.0f}"
-                for cost in (by_size[images] for images in sizes)
-            ]
+            costs = [by_size[images] for images in sizes]
+            cells = ["{:,.3f} · {:,.2f} · {:,.2f} · {:,.0f}".format(*cost) for cost in costs]
             print(f"| {name} | {' | '.join(cells)} |")
-        print(f"\nSeconds for each {UNIT:,} images, the largest against the one before:")
-        for name, by_size in self.costs.items():
-            rates = [by_size[images].seconds * UNIT / images for images in sizes]
-            if name in {"status", "first page", "last page", "delete"}:
-                rates = [by_size[images].seconds for images in sizes]  # do not grow at all
-            growth = rates[-1] / rates[-2] if len(rates) > 1 else 1.0
-            print(f"{name:24} {', '.join(f'{rate:.3f}' for rate in rates)}: {growth:.2f} times")
+        for before, after in itertools.pairwise(sizes[-2:]):
+            print(f"\n| {after:,} images against {before:,}, each | seconds | processors |")
+            print("|---|---|---|")
+            for name, by_size in self.costs.items():
+                share = 1.0 if name in ALIKE else before / after
+                one, other = by_size[before], by_size[after]
+                seconds = other.seconds / one.seconds * share
+                processors = other.processors / (one.processors or TICK) * share
+                print(f"| {name} | {seconds:.2f} | {processors:.2f} |")
 
 
 def write_products(path: Path, images: int, place: str) -> None:
