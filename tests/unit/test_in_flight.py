@@ -108,6 +108,25 @@ def test_who_finds_no_room_waits_for_it(ended: str) -> None:
     _run(test())
 
 
+def test_a_claim_waits_until_half_a_window_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim costs about the same whatever it brings: not one for each image that ends."""
+    monkeypatch.setattr(in_flight, "GATHER_SECONDS", 3600)
+
+    async def test() -> None:
+        held = InFlight(downloads=1)
+        images = _images("a", 4)
+        await _hold(held, images)
+        room = asyncio.create_task(held.reserve("a", 9))
+        await held.discard(images[0])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not room.done()
+        await held.discard(images[1])
+        assert await room == 2
+
+    _run(test())
+
+
 def test_a_full_request_waits_for_its_own_images() -> None:
     """An image that ends elsewhere doesn't open a request's window."""
 
