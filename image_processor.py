@@ -1,8 +1,9 @@
 """The worker: works requests off, turn by turn, in a background asyncio loop thread.
 
-Owns what the engine calls (a turn claims images of one request while there is room) and the leases;
-the thread that all of it runs in is `worker_thread`'s. `server` runs it beside HTTP; `python
-image_processor.py` runs it alone, any number of times over one database and store.
+Owns what the engine calls: a turn claims images of one request while there is room. What is done
+beside the turns is `worker_upkeep`'s, sending events `webhook_courier`'s, the thread that all of it
+runs in `worker_thread`'s. `server` runs it beside HTTP; `python image_processor.py` runs it alone,
+any number of times over one database and store.
 """
 
 from __future__ import annotations
@@ -15,16 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-import image_queue
-import job_queue
 import metrics
 import worker_steps
 from async_database import AsyncDatabase
 from codec.codec_version import codec_version
-from database_helper import DatabaseUnavailableError, select_request
+from database_helper import DatabaseUnavailableError
 from decoder.decoder_cage import Bar
-from errors import ImageError, ServiceError
-from idempotency import delete_expired_keys
+from errors import ImageError
 from image_pipeline import ImagePipeline
 from image_queue import ImageState
 from image_reuse import Recipe
@@ -35,22 +33,14 @@ from politeness.origin_gate import OriginGate
 from politeness.origin_queue import Terms
 from request_finisher import RequestFinisher
 from request_options import ImageOptions
-from request_queue import (
-    RequestStatus,
-    claim_purge,
-    delete_expired_requests,
-    renew_purge,
-    select_cancelling,
-)
+from request_queue import RequestStatus
+from request_rows import select_request
 from service_process import service_process
-from webhook import judge
-from webhook_queue import claim_webhook
-from webhook_sender import SEND_SECONDS, WebhookSender
+from webhook_courier import WebhookCourier
 from worker_thread import HAND_BACK_SECONDS, WorkerThread
+from worker_upkeep import WorkerUpkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from database_helper import Database
     from image_queue import Attempt, ClaimedImage, Outcome
     from image_store import ImageStore
@@ -58,14 +48,9 @@ if TYPE_CHECKING:
 
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 10.0  # at the most, or half a lease; then a request lets others go first
-HEED_SECONDS: Final = 1.0  # until a cancellation or deletion is heard of
-LONGEST_SWEEP_SECONDS: Final = 5.0  # between two sweeps of a worker
-EXPIRED_AT_A_TIME: Final = 1000  # requests deleted by one cleaning
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
 FINISHERS: Final = 2  # output CSVs written at a time
 FILE_THREADS: Final = 4  # for looks at the store, cleaning and purging
-SENDERS: Final = job_queue.TURNS // 2  # webhooks at a time: slow receivers leave room for turns
-WEBHOOK_LEASE_SECONDS: Final = SEND_SECONDS + 5.0  # and to note the answer
 SLOT_LEASE_SECONDS: Final = 10.0  # of downloads of an origin, unless images have a shorter lease
 
 logger = logging.getLogger(__name__)
@@ -97,9 +82,15 @@ class ImageProcessor:
         self._in_flight = InFlight(settings.download_concurrency, settings.compress_processes)
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
-        self._webhooks = WebhookSender(settings.webhook_secret, settings.address_policy)
-        self._senders = ThreadPoolExecutor(SENDERS, "webhook")
-        self._sending = 0
+        self._courier = WebhookCourier(settings, self._database, self._records)
+        self._upkeep = WorkerUpkeep(
+            settings,
+            self._records,
+            self._finisher,
+            self._file_threads,
+            self._in_flight,
+            self._pipeline,
+        )
         self._claims: set[asyncio.Task[int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -155,54 +146,19 @@ class ImageProcessor:
         await loop.run_in_executor(self._finishers, self._finisher.finish, request_id)
 
     async def send_webhook(self, request_id: str) -> None:
-        """Send an event of a request that is due; without a free sender it waits for a sweep."""
-        if self._sending >= SENDERS:
-            return
-        self._sending += 1
-        try:
-            webhook = await self._database.run(
-                claim_webhook, request_id, lease_seconds=WEBHOOK_LEASE_SECONDS
-            )
-            if webhook:
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._senders, self._webhooks.send, webhook)
-                delivery = judge(answer, webhook.attempts)
-                await self._records.run(worker_steps.record_webhook, webhook, delivery)
-        finally:
-            self._sending -= 1
+        """Send an event of a request that is due."""
+        await self._courier.send(request_id)
 
     async def work_beside(self) -> None:
         """Do what is to be done beside the turns, until cancelled."""
-        seconds = self._settings.lease_seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
             tasks.create_task(self._gate.run())
-            tasks.create_task(_repeat(seconds / 3, self._renew_leases))
-            tasks.create_task(_repeat(HEED_SECONDS, self._heed_cancellations))
-            tasks.create_task(_repeat(min(seconds / 4, LONGEST_SWEEP_SECONDS), self.sweep))
-            tasks.create_task(_repeat(HEED_SECONDS, self.purge))
-            tasks.create_task(_repeat(2 * seconds, self.clean))
+            tasks.create_task(self._upkeep.run())
 
     async def sweep(self) -> None:
         """Give back what dead workers held, and restart what nobody works on."""
-        await self._records.run(worker_steps.sweep, self._settings.lease_seconds)
-
-    async def purge(self) -> None:
-        """Delete the files and rows of deleted requests, one after the other."""
-        seconds = self._settings.lease_seconds
-        while request_id := await self._records.run(claim_purge, lease_seconds=seconds):
-            purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
-            while not (await asyncio.wait([purge], timeout=seconds / 3))[0]:
-                with suppress(DatabaseUnavailableError):
-                    await self._records.run(renew_purge, request_id, lease_seconds=seconds)
-            purge.result()
-
-    async def clean(self) -> None:
-        """Delete what nobody needs any more: expired requests and keys, stray files."""
-        await self._records.run(delete_expired_keys)
-        if days := self._settings.retention_days:
-            await self._records.run(delete_expired_requests, days=days, limit=EXPIRED_AT_A_TIME)
-        await self._with_files(self._finisher.clean)
+        await self._upkeep.sweep()
 
     async def drain(self) -> None:
         """Claim no image more; return when those under way are recorded or postponed."""
@@ -221,7 +177,8 @@ class ImageProcessor:
             await self._hand_back()
         await self._gate.release()
         self._pipeline.close()
-        for executor in (self._finishers, self._file_threads, self._senders):
+        self._courier.close()
+        for executor in (self._finishers, self._file_threads):
             executor.shutdown(wait=False, cancel_futures=True)
         for statements in (self._records, self._long, self._database):
             statements.close()
@@ -237,14 +194,11 @@ class ImageProcessor:
     async def _check_store(self) -> None:
         """Raise ImageError unless outputs can be stored now: with a full disk all would fail."""
         try:
-            await self._with_files(self._store.check)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._file_threads, self._store.check)
         except ImageError as error:
             logger.warning("the images wait for the store: %s", error)
             raise
-
-    async def _with_files(self, function: Callable[..., None], *args: str) -> None:
-        """Call what works on files, apart from finishes, which may take long."""
-        await asyncio.get_running_loop().run_in_executor(self._file_threads, function, *args)
 
     async def _cancel(self, request_id: str) -> None:
         """Cancel the images that wait, a portion at a time."""
@@ -294,36 +248,6 @@ class ImageProcessor:
 
     async def _write_outcomes(self, outcomes: list[Outcome]) -> set[Attempt]:
         return await self._records.run(worker_steps.record, outcomes)
-
-    async def _renew_leases(self) -> None:
-        await self._records.run(
-            image_queue.renew_leases,
-            self._in_flight.images,
-            lease_seconds=self._settings.lease_seconds,
-        )
-
-    async def _heed_cancellations(self) -> None:
-        """Let no image begin that was claimed before its request was cancelled."""
-        request_ids = {image.request_id for image in self._in_flight.images}
-        self._pipeline.withdraw(
-            await self._records.run(select_cancelling, request_ids) if request_ids else ()
-        )
-
-
-async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Take a step again and again, with a pause before each. Outlives whatever it raises."""
-    is_away = False
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await step()
-            is_away = False
-        except ServiceError as error:  # database or store: said once
-            if not is_away:
-                logger.warning("%s waits: %s", step.__name__.strip("_"), error)
-            is_away = True
-        except Exception:
-            logger.exception("%s", step.__name__.strip("_"))
 
 
 def background_worker(settings: Settings, database: Database, store: ImageStore) -> WorkerThread:

@@ -1,7 +1,6 @@
 """The background thread: an asyncio loop with the engine in it, which outlives its own breakdowns.
 
-Owns starting and stopping; what is done with requests is the processor's that it is given
-(`image_processor`).
+Owns starting and stopping; what is done with requests is the processor's that it is given.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import job_queue
 from decoder.decoder_cage import Bar
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import procrastinate.worker
 
     from database_helper import Database
-    from image_processor import ImageProcessor
     from settings import Settings
 
 RESTART_SECONDS: Final = 1.0  # pause before the engine is started again
@@ -34,9 +32,28 @@ LONGEST_RESTART_SECONDS: Final = 15.0
 STEADY_SECONDS: Final = 60.0  # so long without a breakdown, and the next one is the first again
 LAST_SECONDS: Final = 1.0  # for tasks that are cancelled at the very end
 EXIT_WORKER_DIED: Final = 70  # EX_SOFTWARE of sysexits.h
-HAND_BACK_SECONDS: Final = 5.0  # before images are left to their leases, at the end
+HAND_BACK_SECONDS: Final = 5.0  # of a stop are kept for what is left to be given to others
 
 logger = logging.getLogger(__name__)
+
+
+class Processor(job_queue.Worker, Protocol):
+    """What the thread runs, made anew after a breakdown; `image_processor` is it."""
+
+    async def start(self) -> frozenset[Bar]:
+        """Make ready for images; return the bars of the decoders' cage."""
+
+    async def work_beside(self) -> None:
+        """Do what is to be done beside the engine's jobs, until cancelled."""
+
+    async def sweep(self) -> None:
+        """Restart what nobody works on. Raises while the database is away."""
+
+    async def drain(self) -> None:
+        """Begin nothing more; return when what is under way has ended."""
+
+    async def close(self) -> None:
+        """End everything, also what didn't start; give back what is left in HAND_BACK_SECONDS."""
 
 
 class WorkerThread:
@@ -47,7 +64,7 @@ class WorkerThread:
     """
 
     def __init__(
-        self, processor: Callable[[], ImageProcessor], settings: Settings, database: Database
+        self, processor: Callable[[], Processor], settings: Settings, database: Database
     ) -> None:
         self._make_processor = processor
         self._settings = settings
@@ -127,7 +144,7 @@ class WorkerThread:
             await processor.close()
             await _end_other_tasks()
 
-    async def _start(self, processor: ImageProcessor) -> None:
+    async def _start(self, processor: Processor) -> None:
         try:
             bars = await processor.start()
         except BaseException as error:
@@ -138,7 +155,7 @@ class WorkerThread:
         if not self._started.done():
             self._started.set_result(bars)
 
-    async def _drain(self, processor: ImageProcessor, engine: asyncio.Task[None]) -> None:
+    async def _drain(self, processor: Processor, engine: asyncio.Task[None]) -> None:
         if self._worker:
             self._worker.stop()  # no further turn; those under way end
         else:
@@ -155,7 +172,7 @@ class WorkerThread:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    async def _run_engine(self, processor: ImageProcessor) -> None:
+    async def _run_engine(self, processor: Processor) -> None:
         pause = RESTART_SECONDS
         longest = min(LONGEST_RESTART_SECONDS, self._settings.lease_seconds / 2)
         while not self._stop.is_set():

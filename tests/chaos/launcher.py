@@ -181,7 +181,7 @@ def main() -> None:
     watch(Striker(Path(os.environ["CHAOS_ARM"])))
     keep_journal(Path(os.environ["CHAOS_JOURNAL"]))
     # Its own is longer than two tries at sending, which is not what is measured.
-    place = "image_processor:WEBHOOK_LEASE_SECONDS"
+    place = "webhook_courier:WEBHOOK_LEASE_SECONDS"
     assert look_up(place)
     _put(place, float(os.environ["LEASE_SECONDS"]))
     sys.argv = sys.argv[1:]

@@ -15,8 +15,8 @@ import pytest
 import trustme
 
 import image_pipeline
-import image_processor
 import webhook_sender
+import worker_upkeep
 from address_policy import AddressPolicy
 from errors import ImageError
 from fetching import image_downloader
@@ -93,7 +93,7 @@ def _in_worker(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let whatever a worker fetches and sends go through the net."""
     for module in (image_downloader, webhook_sender):
         monkeypatch.setattr(module, "Network", lambda: net.network)
-    monkeypatch.setattr(image_processor, "LONGEST_SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(worker_upkeep, "LONGEST_SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
 
 

@@ -30,6 +30,7 @@ import in_flight
 import job_queue
 import worker_steps
 import worker_thread
+import worker_upkeep
 from codec.codec_version import codec_version
 from csv_validator import ProductRow
 from database_helper import copy_products, insert_request
@@ -67,7 +68,7 @@ BUSY = Reply(b"busy", status=503, content_type="text/plain")
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
-    monkeypatch.setattr(image_processor, "LONGEST_SWEEP_SECONDS", 0.5)
+    monkeypatch.setattr(worker_upkeep, "LONGEST_SWEEP_SECONDS", 0.5)
     monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(image_pipeline, "POSTPONED_SECONDS", 0.2)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import image_processor
-from database_helper import select_request
+import worker_upkeep
 from image_processor import ImageProcessor
 from image_store import ImageStore
+from request_rows import select_request
 from settings import Settings
 from tests.queued import Queue, urls
 
@@ -39,7 +39,7 @@ def test_requests_are_deleted_when_their_time_is_over(
     left: list[tuple[int, ...]],
 ) -> None:
     """The oldest first, so many at a time; with 0 days none ever."""
-    monkeypatch.setattr(image_processor, "EXPIRED_AT_A_TIME", 2)
+    monkeypatch.setattr(worker_upkeep, "EXPIRED_AT_A_TIME", 2)
     queues = [Queue(clean_database, *urls(1)) for _ in AGES]
     for queue, days in zip(queues, AGES, strict=True):
         queue.end("s")
@@ -48,7 +48,7 @@ def test_requests_are_deleted_when_their_time_is_over(
 
     async def clean() -> None:
         processor = ImageProcessor(settings, clean_database, ImageStore(f"file:{tmp_path}"))
-        await processor.clean()
+        await processor._upkeep.clean()
         await processor.close()
 
     for expected in left:

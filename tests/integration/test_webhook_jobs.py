@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import image_processor
 import job_queue
+import webhook_courier
 from image_processor import ImageProcessor
 from image_store import ImageStore
 from settings import Settings
@@ -167,8 +167,8 @@ def test_no_event_is_claimed_without_a_free_sender(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Receivers that hang take up some of a worker's places, never all; the sweep comes back."""
-    assert image_processor.SENDERS < job_queue.TURNS
-    monkeypatch.setattr(image_processor, "SENDERS", 1)
+    assert webhook_courier.SENDERS < job_queue.TURNS
+    monkeypatch.setattr(webhook_courier, "SENDERS", 1)
     finish(origin.serve("/hook"))
     with database.transaction() as cursor:
         cursor.execute("select * from requests")

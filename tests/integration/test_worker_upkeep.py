@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ import pytest
 import image_processor
 import image_queue
 import job_queue
+import outcome_recorder
 import worker_steps
+import worker_upkeep
 from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
 from image_processor import ImageProcessor
@@ -30,13 +33,14 @@ from request_queue import claim_purge, purge_rows, renew_purge
 from settings import Settings
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
 from tests.queued import Queue, success, urls
+from worker_upkeep import WorkerUpkeep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from database_helper import Cursor, Database
-    from image_queue import ClaimedImage, Outcome, Recorded
+    from image_queue import Attempt, ClaimedImage, Outcome, Recorded
 
 PATIENCE_SECONDS = 30.0
 
@@ -68,6 +72,10 @@ class Shop:
                 await step(processor)
 
         asyncio.run(run())
+
+    def tend(self, step: Callable[[WorkerUpkeep], Awaitable[None]], **settings: Any) -> None:
+        """Let a processor's upkeep take a step."""
+        self.work(lambda processor: step(processor._upkeep), **settings)
 
     def finished(self, *ages: int) -> list[Queue]:
         """Return a request for each age, finished so many days ago."""
@@ -156,13 +164,57 @@ def test_of_two_attempts_in_one_batch_the_newer_is_published(
     assert queue.counters[:3] == (1, 0, 0)
 
 
+def test_outcomes_that_others_will_follow_are_recorded_together(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first at once; then they gather until the last image under way has ended."""
+    monkeypatch.setattr(outcome_recorder, "GATHER_SECONDS", 3600)
+    images = Queue(shop.database, *urls(10)).claim()
+    may_end = {image: asyncio.Event() for image in images}
+    batches = []
+
+    async def write(_: ImageProcessor, outcomes: list[Outcome]) -> set[Attempt]:
+        batches.append([outcome.n for outcome in outcomes])
+        return {(outcome.request_id, outcome.n, outcome.fence) for outcome in outcomes}
+
+    async def process(image: ClaimedImage, _: Recipe) -> Outcome:
+        await may_end[image].wait()
+        return success(image)
+
+    async def publish(_: Outcome, *, is_accepted: bool) -> None:
+        assert is_accepted
+
+    async def test(processor: ImageProcessor) -> None:
+        monkeypatch.setattr(processor._pipeline, "process", process)
+        monkeypatch.setattr(processor._pipeline, "publish", publish)
+        await processor._in_flight.fill("", len(images), images)
+        recipe = Recipe.of(ImageOptions(), None, processor._settings)
+        recording = asyncio.create_task(processor._recorder.run())
+        processing = [asyncio.create_task(processor._process(image, recipe)) for image in images]
+        for image in images:
+            for _ in range(10):  # what is to be written now, is
+                await asyncio.sleep(0)
+            may_end[image].set()
+        await asyncio.gather(*processing)
+        recording.cancel()
+
+    monkeypatch.setattr(ImageProcessor, "_write_outcomes", write)
+    shop.work(test)
+    assert batches == [[1], list(range(2, 11))]
+
+
 # --- Turns -----------------------------------------------------------------------------------
+
+
+def _with_options(queue: Queue) -> Queue:
+    """Return the request with options that a turn can read."""
+    queue.change_request(f"options = '{json.dumps(parse_options({}).to_json())}'")
+    return queue
 
 
 def test_a_turn_that_is_left_of_a_cancelled_request_ends(shop: Shop) -> None:
     """The request was retried before it had begun: it waits for its first step, not for turns."""
-    queue = Queue(shop.database, *urls(2), begins=False)
-    queue.change_request(f"options = '{json.dumps(parse_options({}).to_json())}'")
+    queue = _with_options(Queue(shop.database, *urls(2), begins=False))
     shop.work(lambda processor: processor.run_turn(queue.id, 0))
     assert shop.jobs() == []
     assert queue.states == ["pending"] * 2
@@ -196,6 +248,56 @@ def test_an_image_that_comes_back_behind_a_cancelling_turn_is_left_to_the_next(
     assert shop.jobs() == [("finish", queue.id)]
 
 
+@pytest.mark.parametrize(("lease_seconds", "longest"), [(8, 4.0), (600, 10.0)])
+def test_a_turn_lasts_ten_seconds_or_half_a_lease(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, lease_seconds: float, longest: float
+) -> None:
+    """At the most, however much there is to claim: by a clock that goes on with each claim."""
+    queue = _with_options(Queue(shop.database, *urls(1)))
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+    passed = 0.0
+
+    async def test(processor: ImageProcessor) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: begun + passed)
+
+        async def claim(*_: Any) -> int:
+            nonlocal passed
+            passed += 0.25
+            await asyncio.sleep(0)
+            return 1
+
+        monkeypatch.setattr(processor, "_claim", claim)
+        await processor.run_turn(queue.id, 0)
+
+    shop.work(test, lease_seconds=lease_seconds)
+    assert longest <= passed <= longest + 0.5
+
+
+def test_a_turn_claims_behind_what_it_claimed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each claim begins after the last image of the one before, and passes over none of them."""
+    monkeypatch.setattr(image_processor, "CLAIM_BATCH", 2)
+    queue = _with_options(Queue(shop.database, *urls(5)))
+    begun_behind = []
+    claim = worker_steps.claim
+
+    def watched(*args: Any, after: int, **kwargs: Any) -> list[ClaimedImage]:
+        begun_behind.append(after)
+        return claim(*args, after=after, **kwargs)
+
+    async def process(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def test(processor: ImageProcessor) -> None:
+        monkeypatch.setattr(processor._pipeline, "process", process)
+        await processor.run_turn(queue.id, 0)
+
+    monkeypatch.setattr(worker_steps, "claim", watched)
+    shop.work(test)
+    assert begun_behind == [0, 2, 4, 5]
+
+
 # --- Sweeping --------------------------------------------------------------------------------
 
 
@@ -205,10 +307,10 @@ def test_of_two_that_sweep_one_does_the_work(shop: Shop) -> None:
     with shop.database.transaction() as cursor:
         worker_steps.sweep(cursor, 30)
         second = Queue(shop.database, *urls(1))
-        shop.work(ImageProcessor.sweep)
+        shop.tend(WorkerUpkeep.sweep)
         assert shop.jobs() == []
     assert shop.jobs() == [("turn", first.id)]
-    shop.work(ImageProcessor.sweep)
+    shop.tend(WorkerUpkeep.sweep)
     assert shop.jobs() == [("turn", first.id), ("turn", second.id)]
 
 
@@ -221,10 +323,10 @@ def test_a_sweep_restarts_stalled_jobs_and_idle_requests_and_gives_back(
     with shop.database.transaction() as cursor:
         job_queue.defer_turn(cursor, stalled.id, 0)
         cursor.execute("update procrastinate_jobs set status = 'doing'")
-    shop.work(ImageProcessor.sweep)
+    shop.tend(WorkerUpkeep.sweep)
     assert sorted(shop.jobs()) == sorted(("turn", queue.id) for queue in (stalled, idle, lost))
     assert lost.states == ["pending"]
-    shop.work(ImageProcessor.sweep)
+    shop.tend(WorkerUpkeep.sweep)
     said = [record.getMessage() for record in caplog.records if record.name == "worker_steps"]
     assert said == ["1 stalled jobs and 1 idle requests restarted, 1 leases expired"]
 
@@ -236,11 +338,11 @@ def test_requests_are_deleted_when_their_time_is_over(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many at a time, the oldest first; never where 0 days are set."""
-    monkeypatch.setattr(image_processor, "EXPIRED_AT_A_TIME", 2)
+    monkeypatch.setattr(worker_upkeep, "EXPIRED_AT_A_TIME", 2)
     queues = shop.finished(5, 9, 1, 7)
 
     def left(days: float) -> list[bool]:
-        shop.work(ImageProcessor.clean, retention_days=days)
+        shop.tend(WorkerUpkeep.clean, retention_days=days)
         ids = shop.ids()
         return [queue.id in ids for queue in queues]
 
@@ -261,7 +363,7 @@ def test_a_store_that_fails_keeps_no_request_from_being_deleted(
 
     monkeypatch.setattr(ImageStore, "list_keys", fail)
     with pytest.raises(ImageError):
-        shop.work(ImageProcessor.clean, retention_days=3)
+        shop.tend(WorkerUpkeep.clean, retention_days=3)
     assert shop.ids() == []
 
 
@@ -270,7 +372,7 @@ def test_stray_files_are_settled(shop: Shop) -> None:
     (queue,) = shop.finished(0)
     shop.store.put(f"{STAGED_IMAGES}{queue.id}-1.0.jpg", b"stray")
     shop.store.put(f"{STAGED_CSVS}{queue.id}.0.csv", b"stray")
-    shop.work(ImageProcessor.clean)
+    shop.tend(WorkerUpkeep.clean)
     assert shop.files() == {}
 
 
@@ -282,11 +384,11 @@ def test_one_worker_after_the_other_purges_what_is_left(shop: Shop) -> None:
         shop.store.put(f"uploads/{queue.id}/{queue.id}-1.jpg", b"image")
     with shop.database.transaction() as cursor:
         claimed = claim_purge(cursor, lease_seconds=60)
-    shop.work(ImageProcessor.purge)
+    shop.tend(WorkerUpkeep.purge)
     assert list(shop.files()) == [f"uploads/{claimed}/{claimed}-1.jpg"]
     with shop.database.transaction() as cursor:
         cursor.execute("update deleted_requests set lease_until = now()")
-    shop.work(ImageProcessor.purge)
+    shop.tend(WorkerUpkeep.purge)
     assert shop.files() == {}
 
 
@@ -306,7 +408,7 @@ def _repeat(*troubles: Exception | None) -> None:
             elif trouble := left.pop(0):
                 raise trouble
 
-        repeating = asyncio.create_task(image_processor._repeat(0, _step))
+        repeating = asyncio.create_task(worker_upkeep._repeat(0, _step))
         async with asyncio.timeout(PATIENCE_SECONDS):
             await is_over.wait()
         repeating.cancel()
@@ -336,8 +438,8 @@ def test_whoever_works_beside_does_all_of_it_again_and_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each several times in what a lease takes, or as soon as users notice."""
-    monkeypatch.setattr(image_processor, "HEED_SECONDS", 0.01)
-    names = ("_renew_leases", "_heed_cancellations", "sweep", "purge", "clean")
+    monkeypatch.setattr(worker_upkeep, "HEED_SECONDS", 0.01)
+    names = ("renew_leases", "heed_cancellations", "sweep", "purge", "clean")
     counts = dict.fromkeys(names, 0)
 
     async def test(processor: ImageProcessor) -> None:
@@ -352,8 +454,9 @@ def test_whoever_works_beside_does_all_of_it_again_and_again(
             return step
 
         for name in names:
-            monkeypatch.setattr(processor, name, count(name))
-        processor._settings = processor._settings.model_copy(update={"lease_seconds": 0.05})
+            monkeypatch.setattr(processor._upkeep, name, count(name))
+        brief = processor._settings.model_copy(update={"lease_seconds": 0.05})
+        monkeypatch.setattr(processor._upkeep, "_settings", brief)
         working = asyncio.create_task(processor.work_beside())
         await has_done_all.wait()
         working.cancel()
@@ -361,7 +464,7 @@ def test_whoever_works_beside_does_all_of_it_again_and_again(
             await working
 
     shop.work(test)
-    assert counts["clean"] < counts["_renew_leases"] <= counts["sweep"]
+    assert counts["clean"] < counts["renew_leases"] <= counts["sweep"]
 
 
 def test_the_first_lane_brings_lost_ones_back(shop: Shop) -> None:
@@ -392,6 +495,6 @@ def test_a_long_purge_keeps_its_lease(shop: Shop, monkeypatch: pytest.MonkeyPatc
         renewed.set()
 
     monkeypatch.setattr(RequestFinisher, "purge", purge)
-    monkeypatch.setattr(image_processor, "renew_purge", renew)
-    shop.work(ImageProcessor.purge, lease_seconds=2)
+    monkeypatch.setattr(worker_upkeep, "renew_purge", renew)
+    shop.tend(WorkerUpkeep.purge, lease_seconds=2)
     assert renewed.is_set()
