@@ -5,12 +5,12 @@ jobs that no worker runs any more. The engine wakes workers and spreads work; wh
 done stands in our own rows, so a job may run twice, late, or not at all without harm.
 
     begin   a pending request's first step: it starts its turns
-    turn    claims images of one request for a few seconds, then hands on
+    turn    claims images of one request for a while, less than a lease, then hands on
     finish  writes the output CSV and sets the final status
     webhook sends an event of a request that asked for it
 
 What has to be done again and again, and soon, is no job: each worker does it by itself
-(`image_processor`), so that it needs neither a free place of the engine nor the clock on the wall.
+(`worker_upkeep`), so that it needs neither a free place of the engine nor the clock on the wall.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ QUEUE: Final = "images"
 POLL_SECONDS: Final = 0.5  # scheduled jobs and locked lanes come without a notification
 # For so long a running job is believed, if its worker lives: that may have been unable to write
 # that the job ended. A turn holds its lane, the others nothing.
-LONGEST_TURN_SECONDS: Final = 5.0  # or a lease, if that is longer
-LONGEST_STEP_SECONDS: Final = 3600.0
+TURN_BELIEVED_SECONDS: Final = 5.0  # or a lease, if that is longer; a turn takes half of it at most
+STEP_BELIEVED_SECONDS: Final = 3600.0
 
 IMAGES_PER_LANE: Final = 200
 TURNS: Final = 32  # jobs at a time in one worker
@@ -208,8 +208,8 @@ def restart_stalled_jobs(cursor: Cursor, *, lease_seconds: float) -> int:
         returning task_name, args""",
         (
             stalled_seconds(lease_seconds),
-            max(lease_seconds, LONGEST_TURN_SECONDS),
-            LONGEST_STEP_SECONDS,
+            max(lease_seconds, TURN_BELIEVED_SECONDS),
+            STEP_BELIEVED_SECONDS,
         ),
     )
     stalled = cursor.fetchall()

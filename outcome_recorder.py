@@ -1,7 +1,8 @@
-"""Records outcomes in batches: whatever ended since the last batch was begun is the next.
+"""Records outcomes in batches: after one, the next gathers for a moment.
 
-One commit for many images when they come fast, no delay for the first one when they don't. What
-PostgreSQL refuses for its content keeps nothing else from being recorded.
+It is written when that is over, when enough have come, or when no image is under way whose outcome
+could join it: so a single image waits for nothing, and many share a commit. What PostgreSQL refuses
+for its content keeps nothing else from being recorded.
 """
 
 from __future__ import annotations
