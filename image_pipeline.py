@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+import attempt_outcome
 import image_queue
 from address_policy import parse_source_url
 from codec.compressed_image import ImageLimits
-from decoder.decoder_pool import DecoderPool
+from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
-from image_queue import ClaimedImage, ImageState, Outcome
+from image_queue import ImageState
+from output_backlog import OutputBacklog
 from output_publisher import OutputPublisher
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from async_database import AsyncDatabase
+    from codec.compressed_image import CompressedImage
     from decoder.decoder_cage import Bar
     from fetching.image_downloader import DownloadedImage
+    from image_queue import ClaimedImage, Outcome
     from image_reuse import EarlierImage, Recipe
     from output_files import OutputFiles
     from politeness.origin_gate import OriginGate
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
 
 BYTES_IN_FLIGHT: Final = 128 * 2**20  # downloaded and not yet compressed, all images together
 BYTES_TO_STORE: Final = 64 * 2**20  # compressed and not yet stored; with more, decoders pause
-STORE_THREADS: Final = 4  # and as many outputs wait for the store while all decoders go on
-FIRST_RETRY_SECONDS: Final = 1.0
-LONGEST_RETRY_SECONDS: Final = 60.0
 POSTPONED_SECONDS: Final = 5.0
 WITHDRAWN_SECONDS: Final = 1.0  # matters where a retry follows at once
 
@@ -88,19 +87,27 @@ class ImagePipeline:
             settings.compress_seconds,
         )
         self._downloads = ThreadPoolExecutor(settings.download_concurrency, "download")
-        self._outputs = _Outputs(BYTES_TO_STORE)
-        self._makers = ThreadPoolExecutor(settings.compress_processes + STORE_THREADS, "make")
-        self._stores = ThreadPoolExecutor(STORE_THREADS, "store")
+        self._backlog = OutputBacklog(BYTES_TO_STORE)
+        # So many outputs can wait for the store while all decoders go on.
+        self._makers = ThreadPoolExecutor(settings.compress_processes + files.threads, "make")
+        self._stores = ThreadPoolExecutor(files.threads, "store")
         self._publisher = OutputPublisher(files)
         self._suspects = asyncio.Lock()
+        self._survivors = asyncio.Semaphore(settings.compress_processes)
         self._withdrawn: Collection[str] = ()
 
     async def start(self) -> frozenset[Bar]:
         """Start the decoders; return the bars of their cage. Raises DecoderUnavailableError."""
         await _in_thread(self._makers, self._decoders.start)
         for _ in range(self._settings.compress_processes - 1):  # nobody waits for the others
-            self._makers.submit(self._decoders.start)
+            self._makers.submit(self._start_ahead)
         return self._decoders.bars
+
+    def _start_ahead(self) -> None:
+        try:
+            self._decoders.start()
+        except DecoderUnavailableError as error:
+            logger.warning("a decoder less to begin with: %s", error)
 
     def drain(self) -> None:
         """Postpone every image whose download has not begun."""
@@ -125,16 +132,16 @@ class ImagePipeline:
                 return await self._repeat(image, recipe)
             return await self._make_or_reuse(image, recipe)
         except ImageError as error:
-            return self._failure(image, error)
+            return attempt_outcome.failed(image, error, self._settings.download_attempts)
         except PostponedError as error:
-            return _postponement(image, error.seconds)
+            return attempt_outcome.postponed(image, error.seconds)
         except ServiceError as error:
             logger.warning("image %s-%d waits: %s", image.request_id, image.n, error)
-            return _postponement(image, POSTPONED_SECONDS)
+            return attempt_outcome.postponed(image, POSTPONED_SECONDS)
         except Exception:
             logger.exception("image %s-%d", image.request_id, image.n)
             ours = ImageError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side")
-            return self._failure(image, ours)
+            return attempt_outcome.failed(image, ours, self._settings.download_attempts)
 
     async def _make_or_reuse(self, image: ClaimedImage, recipe: Recipe) -> Outcome:
         """Download an image, and make it unless an earlier one was made of the same bytes."""
@@ -177,31 +184,55 @@ class ImagePipeline:
         options: ImageOptions,
         facts: dict[str, Any],
     ) -> Outcome:
-        # Two workers may have died of it: alone, so that the next death is no other image's fault.
-        async with self._suspects if image.losses >= image_queue.MOST_LOSSES - 1 else nullcontext():
-            if image.losses and not await self._database.run(image_queue.mark_decoding, image):
-                raise _LostError("the lease of the image is over")
-            return await _in_thread(
-                self._makers, self._compress_and_stage, image, source, options, facts
-            )
+        """Compress and store an image in one thread's turn, or in two that workers died of."""
+        if not image.losses:
+            return await _in_thread(self._makers, self._make_output, image, source, options, facts)
+        output = await self._compress_marked(image, source, options)
+        return await _in_thread(self._makers, self._store_output, image, output, facts)
 
-    def _compress_and_stage(
+    async def _compress_marked(
+        self, image: ClaimedImage, source: DownloadedImage, options: ImageOptions
+    ) -> CompressedImage:
+        """Compress with a mark in the image's row, for no longer than it is in a decoder.
+
+        Two workers may have died of it: alone then, so that the next death is no other's fault.
+        """
+        is_suspect = image.losses >= image_queue.ALONE_LOSSES
+        async with self._suspects if is_suspect else self._survivors:
+            if not await self._mark(image, is_decoding=True):
+                raise _LostError("the lease of the image is over")
+            try:
+                return await _in_thread(self._makers, self._compress_source, source, options)
+            finally:
+                with suppress(ServiceError):  # it matters only if this worker dies as well
+                    await self._mark(image, is_decoding=False)
+
+    async def _mark(self, image: ClaimedImage, *, is_decoding: bool) -> bool:
+        return await self._database.run(image_queue.mark_decoding, image, is_decoding=is_decoding)
+
+    def _make_output(
         self,
         image: ClaimedImage,
         source: DownloadedImage,
         options: ImageOptions,
         facts: dict[str, Any],
     ) -> Outcome:
-        """Compress and store an image in one thread, without the loop in between."""
-        self._outputs.wait_for_room()
+        return self._store_output(image, self._compress_source(source, options), facts)
+
+    def _compress_source(self, source: DownloadedImage, options: ImageOptions) -> CompressedImage:
+        self._backlog.wait_for_room()
         with source:  # its bytes are for others before the output waits for the store
-            output = self._decoders.compress(source.data, options)
-        with self._outputs.holding(len(output.data)):
+            return self._decoders.compress(source.data, options)
+
+    def _store_output(
+        self, image: ClaimedImage, output: CompressedImage, facts: dict[str, Any]
+    ) -> Outcome:
+        with self._backlog.holding(len(output.data)):
             sha256 = self._files.stage(image, output)
-        return Outcome(
-            **_identity(image),
+        return attempt_outcome.ended(
+            image,
+            ImageState.SUCCEEDED,
             **facts,
-            state=ImageState.SUCCEEDED,
             bytes_out=len(output.data),
             width=output.width,
             height=output.height,
@@ -221,26 +252,29 @@ class ImagePipeline:
             raise PostponedError("a retry has begun the earlier image anew", POSTPONED_SECONDS)
         if twin["state"] == ImageState.SUCCEEDED:
             source = StagedImage.of(image.request_id, twin["n"], twin["fence"], twin["format"])
-            described = twin["bytes_out"], twin["sha256"]
             try:
-                await _in_thread(self._stores, self._files.stage_copy, image, source, *described)
+                await self._stage_copy(image, source, twin["bytes_out"], twin["sha256"])
             except FileNotFoundError:
                 logger.warning("the file of %s-%d is lost or damaged", image.request_id, twin["n"])
                 return replace(await self._make(image, recipe, None), reuse_key=None)
         result = {name: twin[name] for name in image_queue.RESULT_COLUMNS}
-        return Outcome(**_identity(image), state=ImageState(twin["state"]), reused=True, **result)
+        return attempt_outcome.ended(image, ImageState(twin["state"]), reused=True, **result)
 
     async def _take_over(
         self, image: ClaimedImage, earlier: EarlierImage, facts: dict[str, Any]
     ) -> Outcome:
         """End an image with the file of an earlier one. Raises _GoneError."""
         source = StagedImage.of(earlier.request_id, earlier.n, earlier.fence, earlier.format)
-        described = earlier.bytes_out, earlier.sha256
         try:
-            await _in_thread(self._stores, self._files.stage_copy, image, source, *described)
+            await self._stage_copy(image, source, earlier.bytes_out, earlier.sha256)
         except (FileNotFoundError, ImageError) as error:
             raise _GoneError from error
-        return Outcome(**_identity(image), **facts, state=ImageState.SUCCEEDED, reused=True)
+        return attempt_outcome.ended(image, ImageState.SUCCEEDED, reused=True, **facts)
+
+    async def _stage_copy(
+        self, image: ClaimedImage, source: StagedImage, size: int, sha256: str
+    ) -> None:
+        await _in_thread(self._stores, self._files.stage_copy, image, source, size, sha256)
 
     async def publish(self, outcome: Outcome, *, is_accepted: bool) -> None:
         """Let the file of a recorded success be seen, or delete that of one that came too late."""
@@ -248,47 +282,6 @@ class ImagePipeline:
             return
         staged = StagedImage.of(outcome.request_id, outcome.n, outcome.fence, outcome.format)
         await self._publisher.publish(staged, is_accepted=is_accepted)
-
-    def _failure(self, image: ClaimedImage, error: ImageError) -> Outcome:
-        """Return the outcome of a failed attempt: another try, or the end."""
-        has_more_tries = image.attempts + 1 < self._settings.download_attempts
-        return Outcome(
-            **_identity(image),
-            state=ImageState.PENDING
-            if error.is_retryable and has_more_tries
-            else ImageState.FAILED,
-            retry_seconds=_retry_seconds(image.attempts, error.retry_after),
-            error_code=error.code,
-            error_detail=error.detail,
-            http_status=error.http_status,
-        )
-
-
-class _Outputs:
-    """Counts the bytes of outputs that wait for the store; while they are `most`, none is made.
-
-    Those that are just being made come on top, however large they are. Shared by threads.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-        self._fewer = threading.Condition()
-
-    def wait_for_room(self) -> None:
-        with self._fewer:
-            self._fewer.wait_for(lambda: self._bytes < self._most)
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        with self._fewer:
-            self._bytes += size
-        try:
-            yield
-        finally:
-            with self._fewer:
-                self._bytes -= size
-                self._fewer.notify_all()
 
 
 def _budget(downloads: int) -> ByteBudget:
@@ -302,27 +295,3 @@ async def _in_thread(
 ) -> T:
     call = partial(function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
-
-
-def _postponement(image: ClaimedImage, seconds: float) -> Outcome:
-    """Return the outcome of an attempt that doesn't count: what we need ourselves was away."""
-    return Outcome(
-        **_identity(image) | {"attempts": image.attempts},
-        state=ImageState.PENDING,
-        retry_seconds=seconds,
-    )
-
-
-def _identity(image: ClaimedImage) -> dict[str, Any]:
-    return {
-        "request_id": image.request_id,
-        "n": image.n,
-        "fence": image.fence,
-        "attempts": image.attempts + 1,
-    }
-
-
-def _retry_seconds(attempts: int, retry_after: float | None) -> float:
-    """Return exponential backoff with jitter, or what the origin asked for if that is longer."""
-    backoff: float = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**attempts)
-    return max(backoff * random.uniform(0.5, 1.5), retry_after or 0.0)  # noqa: S311  # jitter

@@ -31,7 +31,8 @@ _IS_PENDING: Final = "state is not distinct from 'pending'"
 
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 CANCELLED_AT_A_TIME: Final = 5000
-MOST_LOSSES: Final = 3  # workers that may die of an image before it is given up
+ALONE_LOSSES: Final = 2  # workers that may have died of an image before it is decoded alone
+MOST_LOSSES: Final = 4  # and before it is given up
 
 
 class ImageState(StrEnum):
@@ -170,12 +171,12 @@ def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_second
     )
 
 
-def mark_decoding(cursor: Cursor, image: ClaimedImage) -> bool:
-    """Note that an image with losses goes into a decoder now; False if it is no longer ours."""
+def mark_decoding(cursor: Cursor, image: ClaimedImage, *, is_decoding: bool) -> bool:
+    """Note that an image with losses is in a decoder, or has left it; False if it isn't ours."""
     cursor.execute(
-        f"""update images i set is_decoding = true
+        f"""update images i set is_decoding = %s
             where request_id = %s and n = %s and fence = %s and {_IS_RUNNING}""",  # noqa: S608
-        (image.request_id, image.n, image.fence),
+        (is_decoding, image.request_id, image.n, image.fence),
     )
     return cursor.rowcount == 1
 

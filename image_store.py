@@ -27,6 +27,7 @@ from storage_keys import STAGED_CSVS, STAGED_IMAGES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+DISK_THREADS, BUCKET_THREADS = 4, 32
 CHUNK_BYTES: Final = 256 * 1024
 FREE_BYTES: Final = 16 * 2**20  # a disk with less is taken for full
 FOLDERS: Final = ("uploads", "static")
@@ -66,6 +67,11 @@ class ImageStore:
     def is_on_disk(self) -> bool:
         """Whether it is a folder; a bucket is far away."""
         return self._root is not None
+
+    @property
+    def threads(self) -> int:
+        """How many threads should wait for the store at a time: a bucket takes its time."""
+        return DISK_THREADS if self.is_on_disk else BUCKET_THREADS
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         """Store `data` whole under `key`, durably. Raises ImageError `storage_error`."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from database_helper import select_image_fences
 from errors import ImageError
 from image_queue import ImageState
 from request_queue import select_deleted
+from request_rows import select_image_fences
 from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_image_key
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class OutputFiles:
     def __init__(self, database: Database, store: ImageStore) -> None:
         self._database = database
         self._store = store
+
+    @property
+    def threads(self) -> int:
+        """How many threads should wait for the store at a time."""
+        return self._store.threads
 
     def stage(self, image: ClaimedImage, compressed: CompressedImage) -> str:
         """Store an output durably, to be published; return its SHA-256.

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from output_files import OutputFiles
     from storage_keys import StagedImage
 
-PUBLISHED_AT_A_TIME: Final = 16
-THREADS: Final = 4
+MOST_AT_A_TIME: Final = 64  # by all threads together
 
 logger = logging.getLogger(__name__)
 
@@ -24,18 +23,20 @@ logger = logging.getLogger(__name__)
 class OutputPublisher:
     """Lets files be seen whose outcomes count, and deletes those of outcomes that came too late.
 
-    Of a large batch several threads have a part each, as a bucket takes its time over each file.
+    Of many files several threads have a part each, a small one where the store is a bucket: that
+    takes its time over each file.
     """
 
     def __init__(self, files: OutputFiles) -> None:
         self._files = files
-        self._threads = ThreadPoolExecutor(THREADS, "publish")
+        self._threads = ThreadPoolExecutor(files.threads, "publish")
+        self._most = MOST_AT_A_TIME // files.threads  # files of a thread's turn
         self._batch: list[tuple[StagedImage, bool]] = []
         self._run: asyncio.Task[None] | None = None
 
     async def publish(self, staged: StagedImage, *, is_accepted: bool) -> None:
         """Return when it is done, or left to whoever finishes the request."""
-        if self._run is None or len(self._batch) == PUBLISHED_AT_A_TIME:
+        if self._run is None or len(self._batch) == self._most:
             self._batch = []
             self._run = asyncio.create_task(self._publish_all(self._batch))
         self._batch.append((staged, is_accepted))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import image_pipeline
+import attempt_outcome
 import image_processor
 import job_queue
 from image_processor import background_worker
@@ -40,7 +40,7 @@ JPEG = saved(photo(64, 48), "JPEG")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
     monkeypatch.setattr(image_processor, "Terms", partial(Terms, open_seconds=OPEN_SECONDS))
-    monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(attempt_outcome, "FIRST_RETRY_SECONDS", 0.05)
 
 
 def _begin(database: Database, *urls: str) -> Queue:

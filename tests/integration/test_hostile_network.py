@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-import image_pipeline
+import attempt_outcome
 import webhook_sender
 import worker_upkeep
 from address_policy import AddressPolicy
@@ -94,7 +94,7 @@ def _in_worker(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (image_downloader, webhook_sender):
         monkeypatch.setattr(module, "Network", lambda: net.network)
     monkeypatch.setattr(worker_upkeep, "LONGEST_SWEEP_SECONDS", 0.2)
-    monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(attempt_outcome, "FIRST_RETRY_SECONDS", 0.05)
 
 
 @contextmanager

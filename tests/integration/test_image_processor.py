@@ -23,6 +23,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
+import attempt_outcome
 import image_pipeline
 import image_processor
 import image_queue
@@ -33,7 +34,6 @@ import worker_thread
 import worker_upkeep
 from codec.codec_version import codec_version
 from csv_validator import ProductRow
-from database_helper import copy_products, insert_request
 from decoder import decoder_handle
 from decoder.decoder_cage import Bar
 from decoder.decoder_pool import DecoderPool
@@ -50,6 +50,7 @@ from storage_keys import STAGED_IMAGES
 from tests.images import photo, saved
 from tests.origin import Reply
 from tests.waiting import PATIENCE_SECONDS, wait_until
+from upload_rows import copy_products, insert_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ BUSY = Reply(b"busy", status=503, content_type="text/plain")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a test would have to wait for."""
     monkeypatch.setattr(worker_upkeep, "LONGEST_SWEEP_SECONDS", 0.5)
-    monkeypatch.setattr(image_pipeline, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(attempt_outcome, "FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(image_pipeline, "POSTPONED_SECONDS", 0.2)
 
 

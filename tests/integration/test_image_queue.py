@@ -254,7 +254,7 @@ def _lose(queue: Queue, *decoding: int) -> Recorded:
     for image in queue.claim(lease_seconds=-1):
         if image.n in decoding:
             with queue.database.transaction() as cursor:
-                assert mark_decoding(cursor, image)
+                assert mark_decoding(cursor, image, is_decoding=True)
     return queue.give_back_expired()
 
 
@@ -282,20 +282,20 @@ def test_the_first_loss_counts_against_all_later_ones_against_what_was_decoded(
     assert [image["is_decoding"] for image in queue.images] == [False] * 3
 
 
-def test_the_third_loss_is_the_end_of_an_image(database: Database) -> None:
+def test_the_fourth_loss_is_the_end_of_an_image(database: Database) -> None:
     """It has failed and is counted once, its repetition goes on, and so do the others."""
     one, two = urls(2)
     queue = Queue(database, one, two, one)
-    _lose(queue, 1)
-    _lose(queue, 1)
+    for _ in range(3):
+        _lose(queue, 1)
     recorded = _lose(queue, 1)
-    assert recorded.accepted == {(queue.id, 1, 3), (queue.id, 2, 3)}
+    assert recorded.accepted == {(queue.id, 1, 4), (queue.id, 2, 4)}
     assert recorded.finished == []
     assert set(recorded.due) == {queue.id}
     crashed = queue.images[0]
     assert (crashed["state"], crashed["error_code"], crashed["attempts"], crashed["losses"]) == (
         *("failed", "compress_crash"),
-        *(1, 3),
+        *(1, 4),
     )
     assert crashed["error_detail"] == "The worker that decoded the image died, every time."
     assert (crashed["lease_until"], crashed["http_status"]) == (None, None)
@@ -306,14 +306,14 @@ def test_the_third_loss_is_the_end_of_an_image(database: Database) -> None:
     assert (other.n, repetition.n, repetition.repeats) == (2, 3, 1)
 
 
-def test_the_third_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
+def test_the_fourth_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
     """The sweep says so, once; what the dead worker may still record changes nothing."""
     queue = Queue(database, *urls(1))
-    _lose(queue, 1)
-    _lose(queue, 1)
+    for _ in range(3):
+        _lose(queue, 1)
     (image,) = queue.claim(lease_seconds=-1)
     with database.transaction() as cursor:
-        assert mark_decoding(cursor, image)
+        assert mark_decoding(cursor, image, is_decoding=True)
     assert queue.give_back_expired() == Recorded({(queue.id, 1, image.fence)}, [queue.id], {})
     before = queue.rows
     assert queue.record(success(image)) == queue.give_back_expired() == Recorded()
@@ -344,7 +344,7 @@ def test_an_image_that_is_no_longer_ours_is_not_marked(database: Database, fate:
     if fate == "claimed by another":
         queue.claim()
     with database.transaction() as cursor:
-        assert not mark_decoding(cursor, image)
+        assert not mark_decoding(cursor, image, is_decoding=True)
     assert queue.images[0]["is_decoding"] is False
 
 

@@ -18,23 +18,17 @@ import job_queue
 import output_rows
 import request_queue
 import webhook_queue
-from database_helper import (
-    Database,
-    select_image_fences,
-    select_images,
-    select_request,
-    select_requests,
-)
 from image_queue import ClaimedImage, ImageState, Outcome
 from politeness import origin_queue
 from politeness.origin_queue import HostDemand, OriginQuery, Terms
 from politeness.origin_state import OriginReport
+from request_rows import select_image_fences, select_images, select_request, select_requests
 from webhook import ClaimedWebhook, Delivery, WebhookState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from database_helper import Cursor
+    from database_helper import Cursor, Database
 
 IMAGES: Final = 300  # a request
 REQUESTS: Final = 100
@@ -195,7 +189,7 @@ STATEMENTS: Final[dict[str, tuple[Callable[[Any], object], set[str]]]] = {
     ),
     "reuse": (lambda c: image_reuse.find_earlier(c, KEYS), {"images_reusable"}),
     "renew": (lambda c: image_queue.renew_leases(c, CLAIMED, lease_seconds=9), {PKEY}),
-    "decoding": (lambda c: image_queue.mark_decoding(c, CLAIMED[0]), {PKEY}),
+    "decoding": (lambda c: image_queue.mark_decoding(c, CLAIMED[0], is_decoding=True), {PKEY}),
     "give back": (lambda c: image_queue.give_back(c, CLAIMED), {PKEY}),
     "record": (
         lambda c: image_queue.record_outcomes(c, OUTCOMES),
