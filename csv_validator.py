@@ -2,7 +2,7 @@
 
 Owns what headers, cells and products may be, and how URLs stand in a cell. Reads as a stream,
 so that memory doesn't grow with rows. The text itself is the business of `csv_rows`, receiving
-the bytes `upload_parser`'s, storing the rows `database_helper`'s.
+the bytes `upload_parser`'s, storing the rows `upload_rows`'s.
 """
 
 from __future__ import annotations

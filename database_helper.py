@@ -1,21 +1,17 @@
 """PostgreSQL: the one door to it.
 
 No other module imports psycopg2, but for `watched_connection`, whose connections these are, and
-the look of `embedded_postgres` whether its server answers. Owns the connections, transactions, and
-the statements of uploads and of reading: one short function each, named for its meaning.
-Functions take the cursor of an open transaction, so that callers decide what commits together.
-`schema.sql` explains the tables, `database_schema` applies it, `image_queue` has the statements
-of the work itself.
+the look of `embedded_postgres` whether its server answers. Owns connections and transactions;
+the statements are in modules of their own, one short function each, named for its meaning. These
+take the cursor of an open transaction, so that callers decide what commits together.
+`schema.sql` explains the tables, `database_schema` applies it.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import select
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg2
@@ -25,14 +21,9 @@ from errors import ServiceError, SettingsError
 from watched_connection import WatchedConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
-    from csv_validator import ProductRow
-
-COPY_BATCH_CHARACTERS: Final = 4 * 2**20  # per table and COPY: bounds the memory of an upload
-PAGE_BYTES: Final = 4 * 2**20  # of the texts in one page of rows
 CONNECT_SECONDS: Final = 5
 WAIT_SECONDS: Final = 10.0  # for a free connection
 STATEMENT_SECONDS: Final = 15.0
@@ -213,6 +204,12 @@ class Database:
         return fresh
 
 
+def is_alive(cursor: Cursor) -> bool:
+    """Tell whether the database answers; it raises where it doesn't."""
+    cursor.execute("select 1")
+    return cursor.fetchone() is not None
+
+
 def _is_dead(connection: WatchedConnection) -> bool:
     if connection.closed:
         return True
@@ -220,188 +217,3 @@ def _is_dead(connection: WatchedConnection) -> bool:
     poll = select.poll()  # select() takes no descriptor above 1023
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
-
-
-# --- Uploads ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class UploadCounts:
-    """What an upload holds."""
-
-    products: int
-    images: int
-
-
-def copy_products(cursor: Cursor, request_id: str, products: Iterable[ProductRow]) -> UploadCounts:
-    """COPY products and their images in input order, a batch of each in turn.
-
-    Memory is bounded by COPY_BATCH_CHARACTERS. What `products` raises goes through and rolls
-    the transaction back.
-    """
-    links, images = _CopyBuffer(_COPY_LINKS), _CopyBuffer(_COPY_IMAGES)
-    row = n = 0
-    for row, (line, serial, name, cell, others, urls) in enumerate(products, 1):
-        links.add(
-            f"{request_id}\t{row}\t{line}\t{_escape(serial)}\t{_escape(name)}\t{_escape(cell)}"
-            f"\t{_array(others)}\n"
-        )
-        for position, url in enumerate(urls, 1):
-            n += 1
-            images.add(f"{request_id}\t{n}\t{row}\t{position}\t{_escape(url)}\n")
-        if links.characters + images.characters >= COPY_BATCH_CHARACTERS:
-            links.flush(cursor)
-            images.flush(cursor)
-    links.flush(cursor)
-    images.flush(cursor)
-    return UploadCounts(products=row, images=n)
-
-
-_COPY_LINKS: Final = (
-    "copy image_links (request_id, row, line, serial_number, product_name, input_image_urls,"
-    " other_cells) from stdin"
-)
-_COPY_IMAGES: Final = "copy images (request_id, n, row, position, input_url) from stdin"
-_COPY_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-_ARRAY_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\""})
-
-
-class _CopyBuffer:
-    """Lines of PostgreSQL's text COPY format, on their way to one table."""
-
-    def __init__(self, statement: str) -> None:
-        self._statement = statement
-        self._lines: list[str] = []
-        self.characters = 0
-
-    def add(self, line: str) -> None:
-        self._lines.append(line)
-        self.characters += len(line)
-
-    def flush(self, cursor: Cursor) -> None:
-        if self._lines:
-            cursor.copy_expert(self._statement, io.StringIO("".join(self._lines)), size=2**18)
-            self._lines.clear()
-            self.characters = 0
-
-
-def _escape(text: str) -> str:
-    # Four looks at C's speed: translating what needs nothing takes ten times as long.
-    if "\\" in text or "\n" in text or "\t" in text or "\r" in text:
-        return text.translate(_COPY_ESCAPES)
-    return text
-
-
-def _array(cells: list[str] | None) -> str:
-    if cells is None:
-        return r"\N"
-    quoted = ",".join([f'"{cell.translate(_ARRAY_ESCAPES)}"' for cell in cells])
-    return _escape(f"{{{quoted}}}")
-
-
-def insert_request(  # noqa: PLR0913  # one argument a column
-    cursor: Cursor,
-    request_id: str,
-    *,
-    options: dict[str, Any],
-    columns: list[str],
-    base_url: str,
-    counts: UploadCounts,
-    owner: str | None,
-) -> None:
-    """Write the pending row of an upload whose products and images are copied."""
-    cursor.execute(
-        """insert into requests (id, options, columns, base_url, products, images, owner)
-           values (%s, %s, %s, %s, %s, %s, %s)""",
-        (
-            *(request_id, json.dumps(options), columns, base_url),
-            *(counts.products, counts.images, owner),
-        ),
-    )
-
-
-# --- Reading ---------------------------------------------------------------------------------
-
-
-# With the database's clock as `now`, and as `webhook` the newest event, all in one read.
-_SELECT_REQUESTS: Final = """
-    select r.*, now(), (
-               select to_jsonb(newest) from (
-                   select state, attempts, last_status, last_error, due_at, delivered_at
-                     from webhooks where request_id = r.id
-                    order by created_at desc limit 1) as newest) as webhook
-      from requests r"""
-
-
-def select_request(cursor: Cursor, request_id: str) -> dict[str, Any] | None:
-    """Return a request's row with its newest event and the clock, or None."""
-    cursor.execute(f"{_SELECT_REQUESTS} where id = %s", (request_id,))
-    return cursor.fetchone()
-
-
-def select_requests(
-    cursor: Cursor, *, limit: int, before: tuple[datetime, str] | None, owner: str | None
-) -> Sequence[dict[str, Any]]:
-    """Return requests, newest first, those created before the pair (created_at, id)."""
-    cursor.execute(
-        f"""{_SELECT_REQUESTS}
-            where (%(owner)s is null or owner = %(owner)s)
-              and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
-            order by created_at desc, id desc limit %(limit)s""",
-        {
-            "owner": owner,
-            "limit": limit,
-            "at": before[0] if before else None,
-            "id": before[1] if before else None,
-        },
-    )
-    return cursor.fetchall()
-
-
-def select_images(
-    cursor: Cursor, request_id: str, *, state: str | None, after: int, limit: int
-) -> tuple[Sequence[dict[str, Any]], bool]:
-    """Return images behind number `after` in input order; and tell whether there may be more.
-
-    With the serial number and name of their product. Ends early at PAGE_BYTES of texts.
-    """
-    # The images first, then their products, each by its index: statistics that know nothing of a
-    # new request have all of it read and sorted for each page.
-    cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
-    cursor.execute(
-        """select * from (
-               select *, sum(bytes) over (order by n rows unbounded preceding) as bytes_so_far
-                 from (select i.*, l.serial_number, l.product_name,
-                              octet_length(concat(i.input_url, l.product_name)) as bytes
-                         from (select * from images
-                                where request_id = %(id)s and n > %(after)s
-                                  and (%(state)s is null or state = %(state)s)
-                                order by n limit %(limit)s + 1) as i
-                         join image_links l using (request_id, row)) as found
-           ) as page
-            where bytes_so_far - bytes < %(most)s
-            order by n""",
-        {"id": request_id, "after": after, "state": state, "limit": limit, "most": PAGE_BYTES},
-    )
-    rows = cursor.fetchall()
-    is_cut = len(rows) > limit or bool(rows and rows[-1]["bytes_so_far"] >= PAGE_BYTES)
-    return rows[:limit], is_cut
-
-
-def select_image_fences(
-    cursor: Cursor, images: Sequence[tuple[str, int]]
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return state and fence of the images with these request ids and numbers."""
-    cursor.execute(
-        """select i.request_id, i.n, i.state, i.fence
-             from images i join unnest(%s::text[], %s::integer[]) as named(request_id, n)
-               on i.request_id = named.request_id and i.n = named.n""",
-        ([request_id for request_id, _ in images], [n for _, n in images]),
-    )
-    return {(row["request_id"], row["n"]): row for row in cursor.fetchall()}
-
-
-def is_alive(cursor: Cursor) -> bool:
-    """Tell whether the database answers; it raises where it doesn't."""
-    cursor.execute("select 1")
-    return cursor.fetchone() is not None

@@ -1,7 +1,7 @@
 """The output and the report CSV of a request.
 
 Owns how both files read: their columns, quoting, and what is done to cells that a spreadsheet
-would run. Rows in, bytes out, in pieces: reading the rows is `database_helper`'s, writing
+would run. Rows in, bytes out, in pieces: reading the rows is `output_rows`'s, writing
 the file whole or not at all `image_store`'s business. The same rows give the same bytes.
 """
 

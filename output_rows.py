@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from database_helper import PAGE_BYTES
+from request_rows import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from database_helper import (
-    BATCH_SECONDS,
-    DatabaseUnavailableError,
-    select_request,
-)
+from database_helper import BATCH_SECONDS, DatabaseUnavailableError
 from errors import ServiceError
 from job_queue import defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
@@ -31,6 +27,7 @@ from request_queue import (
     select_deleted_request,
     take_finish,
 )
+from request_rows import select_request
 from request_view import is_finished, output_url
 from storage_keys import (
     STAGED_CSVS,

@@ -2,7 +2,7 @@
 
 Every function takes the cursor of an open transaction and opens none. A finish is leased and
 fenced like an image (`schema.sql`). Images by themselves are `image_queue`'s, uploading and
-reading `database_helper`'s.
+reading `request_rows`'s.
 """
 
 from __future__ import annotations

@@ -22,14 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import metrics
 from access_control import AccessControl
-from database_helper import (
-    BATCH_SECONDS,
-    DatabaseUnavailableError,
-    is_alive,
-    select_images,
-    select_request,
-    select_requests,
-)
+from database_helper import BATCH_SECONDS, DatabaseUnavailableError, is_alive
 from errors import HttpError, ImageError
 from file_response import file_response, is_unchanged
 from httpd.http_protocol import Response, json_response
@@ -53,6 +46,7 @@ from request_queue import (
     retry_request,
     select_deleted_request,
 )
+from request_rows import select_images, select_request, select_requests
 from request_view import image_document, is_finished, status_document, status_path
 from service_process import service_process
 from storage_keys import output_csv_key, report_csv_key

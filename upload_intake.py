@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from csv_validator import CsvLimits, ProductReader
-from database_helper import BATCH_SECONDS, UploadCounts, copy_products, insert_request
+from database_helper import BATCH_SECONDS
 from errors import ErrorCode, HttpError, ImageError
 from httpd.http_protocol import Response, json_response
 from idempotency import (
@@ -31,6 +31,7 @@ from request_options import parse_options
 from request_view import status_path
 from upload_parser import UploadParser
 from upload_places import FULL_SECONDS, UploadPlaces
+from upload_rows import UploadCounts, copy_products, insert_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,12 +31,13 @@ import worker_steps  # noqa: E402  # the path is set first
 from benchmarks.claims import failed, succeeded, work  # noqa: E402
 from benchmarks.processes import cpu_seconds, own_cpu_seconds, postgres_pid  # noqa: E402
 from benchmarks.upload import reset_peak, resident_mib, running_server, upload  # noqa: E402
-from database_helper import LONG_SECONDS, Database, select_request  # noqa: E402
+from database_helper import LONG_SECONDS, Database  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
 from image_store import ImageStore  # noqa: E402
 from output_files import OutputFiles  # noqa: E402
 from paging import image_cursor  # noqa: E402
 from request_finisher import RequestFinisher  # noqa: E402
+from request_rows import select_request  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

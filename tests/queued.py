@@ -10,7 +10,6 @@ from psycopg2.extensions import parse_dsn
 
 import request_queue
 from csv_validator import ProductRow
-from database_helper import copy_products, insert_request, select_request
 from image_queue import (
     ClaimedImage,
     ImageState,
@@ -21,13 +20,30 @@ from image_queue import (
     give_back_expired,
     record_outcomes,
 )
+from request_rows import select_request
+from upload_rows import copy_products, insert_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from database_helper import Cursor, Database
 
 LEASE = 60.0
+
+
+def upload(database: Database, request_id: str, products: Iterable[ProductRow]) -> None:
+    """Write the rows of an upload and commit."""
+    with database.transaction() as cursor:
+        counts = copy_products(cursor, request_id, products)
+        insert_request(
+            cursor,
+            request_id,
+            options={},
+            columns=[],
+            base_url="http://a",
+            counts=counts,
+            owner="its owner",
+        )
 
 
 class Queue:
@@ -37,18 +53,9 @@ class Queue:
         self.id = uuid.uuid4().hex
         self.database = database
         product = ProductRow(2, "1", "Lamp", ",".join(image_urls), None, list(image_urls))
-        with database.transaction() as cursor:
-            counts = copy_products(cursor, self.id, [product])
-            insert_request(
-                cursor,
-                self.id,
-                options={},
-                columns=[],
-                base_url="http://a",
-                counts=counts,
-                owner="its owner",
-            )
-            if begins:
+        upload(database, self.id, [product])
+        if begins:
+            with database.transaction() as cursor:
                 assert request_queue.begin_request(cursor, self.id)
 
     def claim(self, limit: int = 1000, lease_seconds: float = LEASE) -> list[ClaimedImage]:

@@ -8,7 +8,6 @@ import pytest
 
 import output_rows
 from csv_validator import ProductRow
-from database_helper import Database, copy_products
 from output_rows import (
     NAMES,
     OUTPUTS,
@@ -18,9 +17,12 @@ from output_rows import (
     select_rows,
     update_output_urls,
 )
+from upload_rows import copy_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from database_helper import Database
 
 ID = "ab" * 16
 OTHER = "cd" * 16

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from database_helper import select_request, select_requests
+from request_rows import select_request, select_requests
 from webhook import Answer, ClaimedWebhook, WebhookState, judge
 from webhook_queue import (
     RESTARTS,
