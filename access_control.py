@@ -1,7 +1,7 @@
 """Who may use the service, and how much: keys, the rate of each client, other people's web pages.
 
-Owns the judgement of a request before it is understood; `server` asks for it on every route that is
-not public, and tells by the key's digest whose requests are whose.
+Owns the judgement of a request before it is understood; `http_api` asks for it on every route
+that is not public, and tells by the key's digest whose requests are whose.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Stricter than RFC 9112 asks: what two parsers could read in two ways is refused, so that nothing
 can be smuggled past a proxy in front. Opens no socket: `http_connection` reads and sends,
-`http_server` has the connections, and what a request means is `server`'s business.
+`http_server` has the connections, and what a request means is `http_api`'s business.
 """
 
 from __future__ import annotations

@@ -65,27 +65,27 @@ SERVER = {
         "they are committed, and the client gets no answer",
     ),
     "retry before commit": Point(
-        *("server:retry_request", Moment.BEFORE_COMMIT),
+        *("http_api:retry_request", Moment.BEFORE_COMMIT),
         "a retry is written and not committed",
     ),
     "retry after commit": Point(
-        *("server:retry_request", Moment.AFTER_COMMIT),
+        *("http_api:retry_request", Moment.AFTER_COMMIT),
         "it is committed, and the client gets no answer",
     ),
     "cancel before commit": Point(
-        *("server:cancel_request", Moment.BEFORE_COMMIT),
+        *("http_api:cancel_request", Moment.BEFORE_COMMIT),
         "a cancellation is written and not committed",
     ),
     "cancel after commit": Point(
-        *("server:cancel_request", Moment.AFTER_COMMIT),
+        *("http_api:cancel_request", Moment.AFTER_COMMIT),
         "it is committed, and the client gets no answer",
     ),
     "delete before commit": Point(
-        *("server:delete_request", Moment.BEFORE_COMMIT),
+        *("http_api:delete_request", Moment.BEFORE_COMMIT),
         "a deletion is written and not committed",
     ),
     "delete after commit": Point(
-        *("server:delete_request", Moment.AFTER_COMMIT),
+        *("http_api:delete_request", Moment.AFTER_COMMIT),
         "it is committed, and the client gets no answer",
     ),
 }

@@ -13,11 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from database_helper import Database, DatabaseUnavailableError
+from http_api import Api
 from httpd.connection_places import Place
 from httpd.http_connection import HttpHandler
 from httpd.http_protocol import MAX_HEADER_BYTES, Response
 from image_store import ImageStore
-from server import Api
 from settings import Settings
 
 if TYPE_CHECKING:

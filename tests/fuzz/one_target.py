@@ -26,7 +26,7 @@ INSTRUMENTED: Final = [  # ours and what they lean on
     *("address_policy", "csv_problems", "csv_rows", "csv_validator", "serial_numbers"),
     *("upload_parser", "decoder", "httpd", "fetching", "file_response"),
     *("idempotency", "paging", "request_options", "output_csv"),
-    *("server", "access_control", "site_guard", "client_address", "upload_intake"),
+    *("http_api", "access_control", "site_guard", "client_address", "upload_intake"),
     *("codec", "PIL"),
     *("multipart", "idna", "http.client", "email.feedparser", "ipaddress"),
 ]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import address_policy
 import file_response
+import http_api
 import output_csv
 import paging
 import request_options
-import server
 from codec.compressed_image import CompressedImage
 from csv_validator import ProductReader
 from decoder import decoder_pool
@@ -110,7 +110,12 @@ BROKEN: dict[str, tuple[object, str, object, bytes]] = {  # one thing made worse
     "decoder_frame": (pictures, "unpack_header", lambda *_: (2, 10**9), pack({}, 0)),
     "decoder_reply": (decoder_pool, "_is_side", lambda _: True, _NO_PIXELS),
     "http_connection": (http_protocol, "_AT_MOST_ONCE", (), _TWO_LENGTHS),
-    "service_connection": (server, "parse_limit", lambda _: 1 / 0, SEEDS["service_connection"][3]),
+    "service_connection": (
+        http_api,
+        "parse_limit",
+        lambda _: 1 / 0,
+        SEEDS["service_connection"][3],
+    ),
     "origin_answer": (
         image_downloader,
         "validators",

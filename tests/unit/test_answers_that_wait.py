@@ -10,10 +10,10 @@ import pytest
 
 from database_helper import Database, DatabaseUnavailableError
 from errors import HttpError
+from http_api import Api
 from httpd.http_protocol import Request
 from httpd.http_transfer import ArrivingBody
 from image_store import ImageStore
-from server import Api
 from settings import Settings
 
 if TYPE_CHECKING:
