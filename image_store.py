@@ -153,11 +153,6 @@ class ImageStore:
             for page in obstore.list(self._store, folder):
                 yield from (o["path"] for o in page if o["path"].startswith(folder + start))
 
-    def find(self, key: str) -> StoredObject | None:
-        """Return what is known of what lies under `key`, or None."""
-        with ExitStack() as closing:
-            return self.open(key, closing)
-
     def open(self, key: str, closing: ExitStack) -> StoredObject | None:
         """Return what lies under `key`, or None; it may be read until `closing` is closed."""
         with _storage_errors():
@@ -211,7 +206,8 @@ class ImageStore:
         """Raise ImageError `storage_error` unless the store answers and can be written to."""
         if self._root:
             _check_folder(self._root)
-        self.find("static/.gitkeep")
+        with ExitStack() as closing:
+            self.open("static/.gitkeep", closing)
 
 
 def _stored_file(key: str, descriptor: int, facts: os.stat_result) -> StoredObject:

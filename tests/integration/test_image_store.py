@@ -46,6 +46,11 @@ def _opened(store: ImageStore, key: str) -> Iterator[StoredObject]:
         yield file
 
 
+def _is_there(store: ImageStore, key: str) -> bool:
+    with ExitStack() as closing:
+        return store.open(key, closing) is not None
+
+
 @pytest.mark.parametrize(
     ("image_format", "extension"),
     [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("avif", "avif")],
@@ -90,7 +95,7 @@ def test_an_iterable_that_raises_leaves_nothing(
     with pytest.raises(ArithmeticError, match="no more rows"):
         store.put(KEY, data())
     assert _files(tmp_path) == []
-    assert store.find(KEY) is None
+    assert not _is_there(store, KEY)
 
 
 def test_an_iterable_that_raises_keeps_what_was_there(store: ImageStore, tmp_path: Path) -> None:
@@ -110,11 +115,10 @@ def test_an_iterable_that_raises_keeps_what_was_there(store: ImageStore, tmp_pat
 def test_putting_again_replaces(store: ImageStore) -> None:
     """The tag tells that the content is another one."""
     store.put(KEY, b"old")
-    before = store.find(KEY)
-    store.put(KEY, b"newer")
-    after = store.find(KEY)
-    assert before
-    assert after
+    with _opened(store, KEY) as before:
+        store.put(KEY, b"newer")
+    with _opened(store, KEY) as after:
+        pass
     assert (before.key, before.size, after.size) == (KEY, 3, 5)
     assert before.etag != after.etag
     assert '"' not in after.etag
@@ -186,7 +190,7 @@ def test_a_range_is_read(store: ImageStore, start: int, end: int) -> None:
 def test_what_is_not_there_is_not_found(store: ImageStore, key: str) -> None:
     """A missing key and a folder are no files."""
     store.put(image_key(ID, 2, "png"), b"another")
-    assert store.find(key) is None
+    assert not _is_there(store, key)
 
 
 def test_a_missing_file_can_t_be_copied(store: ImageStore) -> None:
@@ -223,14 +227,14 @@ def test_no_link_leads_out_of_the_store(store: ImageStore, tmp_path: Path) -> No
     (secret / f"{ID}-1.jpg").write_bytes(b"secret")
     folder = tmp_path / "uploads" / ID
     folder.symlink_to(secret)
-    assert store.find(KEY) is None
+    assert not _is_there(store, KEY)
     folder.unlink()
     folder.mkdir()
     (tmp_path / KEY).symlink_to(secret / f"{ID}-1.jpg")
-    assert store.find(KEY) is None
+    assert not _is_there(store, KEY)
     (tmp_path / KEY).unlink()
     os.mkfifo(tmp_path / KEY)
-    assert store.find(KEY) is None
+    assert not _is_there(store, KEY)
 
 
 def test_the_folders_of_the_store_may_be_elsewhere(tmp_path: Path) -> None:
@@ -294,7 +298,8 @@ def test_readers_never_see_half_a_file(store: ImageStore) -> None:
             store.put(KEY, content)
 
     def look(_: int) -> set[int]:
-        files = [store.find(KEY) for _ in range(200)]
+        with ExitStack() as closing:
+            files = [store.open(KEY, closing) for _ in range(200)]
         return {file.size for file in files if file}
 
     with ThreadPoolExecutor(2) as threads:
