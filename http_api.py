@@ -198,7 +198,7 @@ class Api:
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"state: not one of {', '.join(ImageState)}"
             )
         request_id = self._find_request(call)["id"]
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             rows, has_more = select_images(
                 cursor, request_id, state=state, after=after, limit=limit
             )
@@ -334,7 +334,7 @@ class Api:
         return json_response({"status": "ok"})
 
     def _readyz(self, call: Call) -> Response:  # noqa: ARG002
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             is_alive(cursor)
         self._store.check()
         if self.is_draining:

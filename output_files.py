@@ -140,7 +140,7 @@ class OutputFiles:
         return errors
 
     def _find_named(self, request_id: str, n: int, extension: str) -> StagedImage | None:
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             row = select_image_fences(cursor, [(request_id, n)]).get((request_id, n))
         if row and row["state"] == ImageState.SUCCEEDED:
             return StagedImage(request_id, n, row["fence"], extension)

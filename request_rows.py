@@ -58,10 +58,11 @@ def select_images(
     With the serial number and name of their product. Ends early at PAGE_BYTES of texts.
     """
     # The images first, then their products, each by its index: statistics that know nothing of a
-    # new request have all of it read and sorted for each page.
-    cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
+    # new request have all of it read and sorted for each page. Statements that are sent together
+    # are one transaction, in which `local` holds also where there is no other.
     cursor.execute(
-        """select * from (
+        """set local enable_seqscan = off; set local enable_bitmapscan = off;
+           select * from (
                select *, sum(bytes) over (order by n rows unbounded preceding) as bytes_so_far
                  from (select i.*, l.serial_number, l.product_name,
                               octet_length(concat(i.input_url, l.product_name)) as bytes

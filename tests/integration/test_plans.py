@@ -7,6 +7,7 @@ ago; the statistics are those of empty tables, of when everything was pending, o
 from __future__ import annotations
 
 import json
+import re
 from hashlib import md5
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,17 +51,22 @@ class ExplainingCursor:
         self.indexes: set[str] = set()
         self.scanned: set[str] = set()  # tables read from one end to the other
         self.is_sorting = False
+        self.settings: dict[str, str] = {}  # other than the server's own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
 
     def execute(self, statement: str, values: Any = None) -> None:
         """Note what the plan reads, and run the statement."""
-        if not statement.lstrip().startswith("set "):
-            self._cursor.execute(f"explain (format json) {statement}", values)
+        *settings, query = re.split(r"(?<=;)\s+(?=select|set)", statement)
+        if not query.lstrip().startswith("set "):
+            explain = "explain (format json, settings)"
+            self._cursor.execute(f"{' '.join(settings)} {explain} {query}", values)
             for row in self._cursor.fetchall():
                 plan = row["QUERY PLAN"]
-                self._note((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+                (plan,) = json.loads(plan) if isinstance(plan, str) else plan
+                self.settings |= plan.get("Settings", {})
+                self._note(plan["Plan"])
         self._cursor.execute(statement, values)
 
     def _note(self, node: dict[str, Any]) -> None:
@@ -278,6 +284,17 @@ def test_a_hot_statement_reads_by_its_indexes(filled: Database, name: str) -> No
     explaining = _explain(filled, run)
     assert not _large(explaining.scanned)
     assert _large(explaining.indexes) <= indexes <= explaining.indexes
+
+
+def test_a_page_needs_no_transaction_for_its_plan(filled: Database) -> None:
+    """What it forbids the planner holds for its own statement, and for no later one."""
+    run, _ = STATEMENTS["page"]
+    with filled.reading() as cursor:
+        explaining = ExplainingCursor(cursor)
+        run(explaining)
+        assert explaining.settings.items() >= {"enable_seqscan": "off"}.items()
+        cursor.execute("select current_setting('enable_seqscan') as seqscan")
+        assert cursor.fetchone() == {"seqscan": "on"}
 
 
 def test_the_newest_image_comes_first_from_its_index(filled: Database) -> None:
