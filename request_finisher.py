@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from database_helper import BATCH_SECONDS, DatabaseUnavailableError
-from errors import ServiceError
+from errors import ErrorCode, ServiceError
 from job_queue import defer_webhook
 from output_csv import OutputProduct, ReportImage, output_cell, write_output, write_report
 from output_rows import NAMES, OUTPUTS, PRODUCTS, REPORTED, Rows, select_rows, update_output_urls
@@ -137,8 +138,9 @@ class RequestFinisher:
                 defer_webhook(cursor, request_id)
         if finished:
             logger.info(
-                "%s %s: %d images succeeded, %d failed",
+                "%s %s: %d images succeeded, %d failed%s",
                 *(request_id, finished["status"], finished["succeeded"], finished["failed"]),
+                _reasons(finished["errors_by_code"]),
                 extra={"request_id": request_id},
             )
 
@@ -204,6 +206,14 @@ class RequestFinisher:
             product = next(products)
             for image in images:
                 yield _report_line(image | product, base_url)
+
+
+def _reasons(errors_by_code: dict[str, int]) -> str:
+    """Return how often images failed for what, the most frequent first, as ` (timeout 2, …)`."""
+    codes = Counter(errors_by_code)
+    del codes[ErrorCode.CANCELLED]  # these didn't fail
+    reasons = ", ".join(f"{code} {images}" for code, images in codes.most_common())
+    return reasons and f" ({reasons})"
 
 
 def _output_product(product: dict[str, Any], cell: str) -> OutputProduct:

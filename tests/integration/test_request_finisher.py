@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import logging
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,38 @@ def test_writing_again_gives_the_same_bytes(database: Database, tmp_path: Path) 
     request.write()
     assert (request.output, request.report) == files
     assert request.row["finished_at"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ("ss", "completed: 2 images succeeded, 0 failed"),
+        ("fsf", "completed_with_errors: 1 images succeeded, 2 failed (http_404 2)"),
+        ("fc", "failed: 0 images succeeded, 1 failed (http_404 1)"),
+    ],
+)
+def test_the_log_tells_why_images_failed(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, ends: str, told: str
+) -> None:
+    """Nobody has to ask for the report to hear that none of the addresses may be fetched."""
+    caplog.set_level(logging.INFO)
+    products = [_product(n, f"http://a/{n}") for n in range(len(ends))]
+    request = Finished(database, tmp_path, products, ends)
+    request.write()
+    assert caplog.messages == [f"{request.id} {told}"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({}, ""),
+        ({"cancelled": 3}, ""),
+        ({"http_404": 1, "cancelled": 9, "timeout": 2}, " (timeout 2, http_404 1)"),
+    ],
+)
+def test_the_most_frequent_reason_comes_first(codes: dict[str, int], told: str) -> None:
+    """What was cancelled has not failed."""
+    assert request_finisher._reasons(codes) == told
 
 
 def test_a_finished_request_is_left_alone(database: Database, tmp_path: Path) -> None:
