@@ -29,8 +29,14 @@ sys.path.insert(0, str(ROOT))
 
 import worker_steps  # noqa: E402  # the path is set first
 from benchmarks.claims import failed, succeeded, work  # noqa: E402
-from benchmarks.processes import cpu_seconds, own_cpu_seconds, postgres_pid  # noqa: E402
-from benchmarks.upload import reset_peak, resident_mib, running_server, upload  # noqa: E402
+from benchmarks.processes import (  # noqa: E402
+    cpu_seconds,
+    own_cpu_seconds,
+    peak_mib,
+    postgres_pid,
+    reset_peak,
+)
+from benchmarks.upload import running_server, upload  # noqa: E402
 from database_helper import LONG_SECONDS, Database  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
 from image_store import ImageStore  # noqa: E402
@@ -127,7 +133,7 @@ class Growth:
             (time.perf_counter() - started) / times,
             (cpu_seconds(self._postgres) - before) / times,
             (own_cpu_seconds(pid) - own) / times,
-            resident_mib(pid),
+            peak_mib(pid),
         )
         self.costs.setdefault(name, {})[images] = cost
         so_far = time.monotonic() - self._started

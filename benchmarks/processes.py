@@ -110,14 +110,34 @@ def own_memory_bytes(pid: int) -> int:
     return 0
 
 
-class MemoryWatch:
-    """Looks at what functions return, as `memory_bytes`, twice a second while the block lasts."""
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process, in MiB."""
+    return _status_mib(pid, "VmRSS")
 
-    def __init__(self, looks: Mapping[str, Callable[[], int]]) -> None:
-        self._looks = looks
+
+def peak_mib(pid: int) -> float:
+    """Return the peak resident memory of a process since `reset_peak`, in MiB."""
+    return _status_mib(pid, "VmHWM")
+
+
+def reset_peak(pid: int) -> None:
+    """Start the peak anew at what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_mib(pid: int, name: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{name}:\s+([0-9]+) kB", status, re.MULTILINE)
+    assert found
+    return int(found[1]) / 1024
+
+
+class Companion:
+    """Does something in a thread while the block lasts."""
+
+    def __init__(self) -> None:
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.samples: list[dict[str, int]] = []  # bytes by name, at least one sample
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -127,11 +147,24 @@ class MemoryWatch:
         self._ended.set()
         self._thread.join()
 
+    def _run(self) -> None:
+        """Do it until `_ended` is set."""
+        raise NotImplementedError
+
+
+class MemoryWatch(Companion):
+    """Looks at what functions return, as `memory_bytes`, twice a second while the block lasts."""
+
+    def __init__(self, looks: Mapping[str, Callable[[], int]]) -> None:
+        super().__init__()
+        self._looks = looks
+        self.samples: list[dict[str, int]] = []  # bytes by name, at least one sample
+
     def peak(self, name: str, *, without: str = "") -> int:
         """Return the most bytes, without those of another group of processes inside."""
         return max(sample[name] - sample.get(without, 0) for sample in self.samples)
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while True:
             self.samples.append({name: look() for name, look in self._looks.items()})
             if self._ended.wait(MEMORY_SECONDS):

@@ -16,7 +16,6 @@ import functools
 import http.client
 import http.server
 import multiprocessing
-import re
 import select
 import socket
 import statistics
@@ -27,7 +26,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -36,7 +35,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.processes import running  # noqa: E402  # the path is set first
+from benchmarks.processes import Companion, resident_mib, running  # noqa: E402  # the path is first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,31 +167,25 @@ def slow_connections(count: int, target: Target) -> Iterator[Counter[str]]:
         process.join()
 
 
-class Uploads:
+class Uploads(Companion):
     """Uploads a small CSV each second while the block runs, then waits for the end of each."""
 
     def __init__(self, url: str, csv: str) -> None:
+        super().__init__()
         self.urls: list[str] = []
         self.problems: Counter[str] = Counter()
         self._url = url
         self._csv = csv
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         for url in self.urls:
             status = finish(url)
             if status != "completed":
                 self.problems[status] += 1
 
     def _run(self) -> None:
-        while not self._stop.wait(1):
+        while not self._ended.wait(1):
             try:
                 self.urls.append(upload(self._url, self._csv))
             except (AssertionError, requests.RequestException) as error:
@@ -248,13 +241,6 @@ def _time_of_one(connection: http.client.HTTPConnection, target: Target) -> floa
     answer.read()
     assert answer.status == 200, answer.status
     return time.perf_counter() - started
-
-
-def resident_mib(pid: int) -> float:
-    """Return the resident memory of a process in MiB."""
-    found = re.search(r"VmRSS:\s+([0-9]+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
 
 
 @contextmanager

@@ -17,12 +17,11 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import psycopg2
 import requests
@@ -30,7 +29,15 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.processes import cpu_seconds, own_cpu_seconds, postgres_pid, spread  # noqa: E402
+from benchmarks.processes import (  # noqa: E402
+    Companion,
+    cpu_seconds,
+    own_cpu_seconds,
+    peak_mib,
+    postgres_pid,
+    reset_peak,
+    spread,
+)
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # the path is set first
 
 if TYPE_CHECKING:
@@ -94,40 +101,18 @@ def running_server(folder: Path, conninfo: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def resident_mib(pid: int) -> float:
-    """Return the peak resident memory of a process since `reset_peak`, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+([0-9]+) kB", status)
-    assert found
-    return int(found[1]) / 1024
-
-
-def reset_peak(pid: int) -> None:
-    """Start the peak anew at what is resident now."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-class StatusProbe:
+class StatusProbe(Companion):
     """Asks for a status again and again while the block runs; `seconds` has each answer's time."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self.seconds: list[float] = []
         self._url = f"{url}/requests?limit=1"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
+    def _run(self) -> None:
         with requests.Session() as session:
             session.trust_env = False
-            while not self._stop.wait(STATUS_PAUSE_SECONDS):
+            while not self._ended.wait(STATUS_PAUSE_SECONDS):
                 started = time.perf_counter()
                 assert session.get(self._url, timeout=60).status_code == 200
                 self.seconds.append(time.perf_counter() - started)
@@ -197,12 +182,12 @@ def measure(folder: Path, conninfo: str, url: str, pid: int, runs: int) -> dict[
         result["copy, PostgreSQL"].append(cpu_seconds(database) - before)
         empty(conninfo)
         reset_peak(pid)
-        memory, before, server = resident_mib(pid), cpu_seconds(database), own_cpu_seconds(pid)
+        memory, before, server = peak_mib(pid), cpu_seconds(database), own_cpu_seconds(pid)
         with StatusProbe(url) as probe:
             result["upload"].append(upload(folder, url))
         result["upload, PostgreSQL"].append(cpu_seconds(database) - before)
         result["upload, server"].append(own_cpu_seconds(pid) - server)
-        result["MiB"].append(resident_mib(pid) - memory)
+        result["MiB"].append(peak_mib(pid) - memory)
         result["status"] += probe.seconds
         told = f"COPY {result['copy'][-1]:.1f} s, upload {result['upload'][-1]:.1f} s"
         print(f"run {run} of {runs}: {told}", file=sys.stderr, flush=True)
