@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ class AsyncDatabase:
 
         Raises DatabaseUnavailableError. A cancelled caller doesn't stop the transaction.
         """
+        call = partial(self.run_here, statements, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-        def transaction() -> T:
-            with self._database.transaction() as cursor:
-                return statements(cursor, *args, **kwargs)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, transaction)
+    def run_here(
+        self, statements: Callable[Concatenate[Cursor, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do the same in the calling thread, which isn't the loop's."""
+        with self._database.transaction() as cursor:
+            return statements(cursor, *args, **kwargs)
 
     def close(self) -> None:
         """Let the threads end; the database itself stays open."""

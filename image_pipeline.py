@@ -193,22 +193,28 @@ class ImagePipeline:
     async def _compress_marked(
         self, image: ClaimedImage, source: DownloadedImage, options: ImageOptions
     ) -> CompressedImage:
-        """Compress with a mark in the image's row, for no longer than it is in a decoder.
+        """Compress with a mark in the image's row, for hardly longer than it is in a decoder.
 
         Two workers may have died of it: alone then, so that the next death is no other's fault.
         """
-        is_suspect = image.losses >= image_queue.ALONE_LOSSES
-        async with self._suspects if is_suspect else self._survivors:
-            if not await self._mark(image, is_decoding=True):
+
+        def mark(*, is_decoding: bool) -> bool:
+            return self._database.run_here(
+                image_queue.mark_decoding, image, is_decoding=is_decoding
+            )
+
+        def compress() -> CompressedImage:
+            if not mark(is_decoding=True):
                 raise _LostError("the lease of the image is over")
             try:
-                return await _in_thread(self._makers, self._compress_source, source, options)
+                return self._compress_source(source, options)
             finally:
                 with suppress(ServiceError):  # it matters only if this worker dies as well
-                    await self._mark(image, is_decoding=False)
+                    mark(is_decoding=False)
 
-    async def _mark(self, image: ClaimedImage, *, is_decoding: bool) -> bool:
-        return await self._database.run(image_queue.mark_decoding, image, is_decoding=is_decoding)
+        is_suspect = image.losses >= image_queue.ALONE_LOSSES
+        async with self._suspects if is_suspect else self._survivors:
+            return await _in_thread(self._makers, compress)
 
     def _make_output(
         self,

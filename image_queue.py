@@ -32,7 +32,7 @@ _IS_PENDING: Final = "state is not distinct from 'pending'"
 REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has ended
 CANCELLED_AT_A_TIME: Final = 5000
 ALONE_LOSSES: Final = 2  # workers that may have died of an image before it is decoded alone
-MOST_LOSSES: Final = 4  # and before it is given up
+MOST_LOSSES: Final = 5  # and before it is given up
 
 
 class ImageState(StrEnum):

@@ -105,7 +105,7 @@ create table if not exists image_links (
 --
 -- A lease that runs out tells of a worker that died, not of what it died of. So the first loss
 -- counts against every image that it held; from then on an image counts losses only while it is
--- in a decoder (`is_decoding`), after the second one alone, and the fourth one ends it.
+-- in a decoder (`is_decoding`), after the second one alone, and the fifth one ends it.
 create table if not exists images (
     request_id text not null,
     n integer not null,                     -- 1, 2, … over the whole CSV: the output's number

@@ -282,20 +282,20 @@ def test_the_first_loss_counts_against_all_later_ones_against_what_was_decoded(
     assert [image["is_decoding"] for image in queue.images] == [False] * 3
 
 
-def test_the_fourth_loss_is_the_end_of_an_image(database: Database) -> None:
+def test_the_fifth_loss_is_the_end_of_an_image(database: Database) -> None:
     """It has failed and is counted once, its repetition goes on, and so do the others."""
     one, two = urls(2)
     queue = Queue(database, one, two, one)
-    for _ in range(3):
+    for _ in range(4):
         _lose(queue, 1)
     recorded = _lose(queue, 1)
-    assert recorded.accepted == {(queue.id, 1, 4), (queue.id, 2, 4)}
+    assert recorded.accepted == {(queue.id, 1, 5), (queue.id, 2, 5)}
     assert recorded.finished == []
     assert set(recorded.due) == {queue.id}
     crashed = queue.images[0]
     assert (crashed["state"], crashed["error_code"], crashed["attempts"], crashed["losses"]) == (
         *("failed", "compress_crash"),
-        *(1, 4),
+        *(1, 5),
     )
     assert crashed["error_detail"] == "The worker that decoded the image died, every time."
     assert (crashed["lease_until"], crashed["http_status"]) == (None, None)
@@ -306,10 +306,10 @@ def test_the_fourth_loss_is_the_end_of_an_image(database: Database) -> None:
     assert (other.n, repetition.n, repetition.repeats) == (2, 3, 1)
 
 
-def test_the_fourth_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
+def test_the_fifth_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
     """The sweep says so, once; what the dead worker may still record changes nothing."""
     queue = Queue(database, *urls(1))
-    for _ in range(3):
+    for _ in range(4):
         _lose(queue, 1)
     (image,) = queue.claim(lease_seconds=-1)
     with database.transaction() as cursor:
