@@ -62,9 +62,12 @@ bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modul
 	$(PY) benchmarks/codec.py $(if $(FOLDER),"$(FOLDER)")
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/upload.py
+	$(PY) benchmarks/claims.py --threads 4
+	$(PY) benchmarks/growth.py --images 1000 100000
 	$(PY) benchmarks/workers.py
 	$(PY) benchmarks/http_rates.py
 	$(PY) benchmarks/slow_clients.py
+	$(if $(FOLDER),$(PY) benchmarks/scaling_down.py "$(FOLDER)")
 
 # Encoders side by side on a folder of photos: make bench-quality FOLDER=path QUALITY="--photos 30"
 bench-quality: .venv/.installed-bench benchmarks/node_modules/.package-lock.json
