@@ -45,7 +45,10 @@ def scale(image: Image.Image, size: tuple[int, int], extent: Extent | None = Non
     if _resizer is None or image.mode not in _VECTOR_MODES:
         lanczos, box = Image.Resampling.LANCZOS, (0, 0, width, height)
         return image.resize(size, lanczos, box, _REDUCING_GAP)
-    # Rows before columns, as Pillow does: the other way round, what is clipped in between differs.
+    # One way before the other as Pillow does, for what is clipped in between differs by that.
+    if image.height - size[1] > 2 * (image.width - size[0]):
+        columns = _convolve(image, (image.width, size[1]), (image.width, height))
+        return _convolve(columns, size, (width, size[1]))
     rows = _convolve(image, (size[0], image.height), (width, image.height))
     return _convolve(rows, size, (size[0], height))
 
