@@ -15,13 +15,16 @@ from errors import ErrorCode, ImageError
 MAX_HEADER_BYTES = 64 * 1024  # status line and headers of one answer, 1xx answers included
 MAX_FRAMING_BYTES = 512 * 1024  # what stands between a body's chunks and after the last one
 
+_BARE_CR = re.compile(rb"\r(?!\n)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t\r]*(?:;[^\n]*)?\n")
 
 
 class _HeaderReader:
     # Stands in for an answer's stream while its headers are read. What the origin calls its image
     # means nothing to us, and the standard library would read a multipart's parameters: in seconds
-    # of processor time when they are made for that, or with a TypeError.
+    # of processor time when they are made for that, or with a TypeError. It would also take a bare
+    # CR for the end of a line, where a further header could hide: it stands for a space (RFC 9112
+    # section 2.2).
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -36,6 +39,7 @@ class _HeaderReader:
                 ErrorCode.TOO_LARGE,
                 f"The origin's answer has more than {MAX_HEADER_BYTES // 1024} KiB of headers.",
             )
+        line = _BARE_CR.sub(b" ", line)
         return b"X-" + line if line[:12].lower() == b"content-type" else line
 
 

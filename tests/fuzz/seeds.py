@@ -139,6 +139,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 429 Slow\nRetry-After: 7\n\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, br\r\nLast-Modified: x\r\n folded\r\n\r\nabc",
         b"HTTP/1.1 301 -\r\nLocation: https://b.example/\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\rContent-Type: multipart/x; a*=1\r\nC: d\r\r\n\r\nabc",
     ],
     "image_container": _images(),
     "image_compression": _images(),

@@ -546,6 +546,27 @@ def test_what_an_origin_calls_its_image_means_nothing(
         assert image.data == IMAGE
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "HTTP/1.1 200 OK\r\nX: y\r{}\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\r\r{}\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\n\r{}\r\n",
+        "HTTP/1.1 200 OK\r\n\r{}\r\n",
+        "HTTP/1.1 103 Hints\r\nX: y\r{}\r\n\r\nHTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_no_header_hides_behind_a_bare_carriage_return(
+    origin: Origin, make: Make, head: str
+) -> None:
+    """It is a space to us, so it must not end a line for Python."""
+    fields = head.format("Content-Type: multipart/x; a*=1; a*4=2")
+    fields += f"Content-Length: {len(IMAGE)}\r\n\r\n"
+    url = origin.serve("/a", raw=fields.encode() + IMAGE)
+    with make(origin).download(url) as image:
+        assert image.data == IMAGE
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_followed(origin: Origin, make: Make, status: int) -> None:
     """Relative places too; the final URL is told, and no cookie is carried on."""
