@@ -28,7 +28,7 @@ from fetching.source_response import (
     refusal,
     validators,
 )
-from fetching.source_session import USER_AGENT, Session
+from fetching.source_session import Session
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fetching.source_response import Validators
 
 FIRST_BYTES = 2**20  # reserved before a body comes; whoever sends nothing more, holds no more
+_MAX_REDIRECTS = 5
 _STEP_BYTES = 2**20  # reserved when these are there, and so on
 _STEP_SECONDS = 10.0  # for a step of them while others wait for memory
 _DRAIN_BYTES = 16 * 1024  # of a body that nobody wants, to keep its connection
@@ -59,7 +60,6 @@ class DownloadLimits:
     max_bytes: int
     connect_seconds: float
     total_seconds: float
-    max_redirects: int = 5
 
 
 @dataclass(slots=True)
@@ -118,14 +118,13 @@ class ImageDownloader:
         *,
         connections: int,
         budget: ByteBudget | None = None,
-        user_agent: str = USER_AGENT,
         network: Network | None = None,
     ) -> None:
         self._policy = policy
         self._limits = limits
         self._budget = budget or ByteBudget(maxsize, maxsize)
         self._network = network or Network()
-        self._session = Session(self._network.tls_context(), connections, user_agent)
+        self._session = Session(self._network.tls_context(), connections)
 
     def download(
         self, url: str, witness: Witness | None = None, known: Validators | None = None
@@ -145,7 +144,7 @@ class ImageDownloader:
             total_seconds=limits.total_seconds,
         ) as attempt:
             source = self._policy.check_url(url)
-            for _ in range(limits.max_redirects + 1):
+            for _ in range(_MAX_REDIRECTS + 1):
                 try:
                     answer = self._ask(attempt, source, witness, known)
                 except _ConditionsError:
@@ -155,7 +154,7 @@ class ImageDownloader:
                 source = self._policy.check_url(answer)
         raise ImageError(
             ErrorCode.TOO_MANY_REDIRECTS,
-            f"The URL was redirected more than {limits.max_redirects} times.",
+            f"The URL was redirected more than {_MAX_REDIRECTS} times.",
         )
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """TCP and TLS connections to the very addresses that were approved, under one deadline.
 
 Owns look-up, connecting and the clock of an attempt, down to the single `recv`. `address_policy`
-says which addresses will do, `source_answer` limits what an answer has beside its body; requests,
-redirects and bodies are `image_downloader`'s.
+says which addresses will do, `source_answer` limits what an answer has beside its body, and
+`source_session` says what is asked; redirects and bodies are `image_downloader`'s.
 
 urllib3 makes connections deep inside itself and reuses them in other threads, so they find the
 attempt that they work for in a context variable, which is each thread's own.

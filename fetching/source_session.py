@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from address_policy import SourceUrl
 
 USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 HOSTS_KEPT = 32  # whose idle connections are kept
 
 
 class Session:
     """Asks for many threads at once; `connections` is how many idle ones are kept to a host."""
 
-    def __init__(self, context: ssl.SSLContext, connections: int, user_agent: str) -> None:
-        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
         self._pools = PoolManager(HOSTS_KEPT, maxsize=connections, ssl_context=context)
         self._pools.pool_classes_by_scheme = POOL_CLASSES
 
@@ -42,7 +42,7 @@ class Session:
         return pool.urlopen(
             "GET",
             source.target,
-            headers=self._headers | conditions,
+            headers=_HEADERS | conditions,
             retries=False,
             redirect=False,
             assert_same_host=False,  # it would parse the URL once more
