@@ -233,6 +233,20 @@ def _with_pipeline(
     return asyncio.run(run())
 
 
+def test_all_decoders_are_started_ahead(clean_database: Database, tmp_path: Path) -> None:
+    """One is waited for, and the others come without an image that needs them."""
+
+    async def start(pipeline: ImagePipeline) -> None:
+        decoders = pipeline._decoders
+        assert decoders.bars == frozenset()
+        assert await pipeline.start()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(decoders._idle) < 2:  # noqa: ASYNC110  other threads tell nobody
+                await asyncio.sleep(0.01)
+
+    _with_pipeline(Queue(clean_database), tmp_path, "", start)
+
+
 def _files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
