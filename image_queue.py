@@ -33,6 +33,7 @@ REPEATS_AT_A_TIME: Final = 100  # of one URL, released when an image of it has e
 CANCELLED_AT_A_TIME: Final = 5000
 ALONE_LOSSES: Final = 2  # workers that may have died of an image before it is decoded alone
 MOST_LOSSES: Final = 5  # and before it is given up
+LOSS_SECONDS: Final = 5.0  # it waits after the second one, and twice as long after each further
 
 
 class ImageState(StrEnum):
@@ -236,24 +237,33 @@ def _as_row(outcome: Outcome) -> dict[str, Any]:
 def give_back_expired(cursor: Cursor) -> Recorded:
     """Make the images of workers that are gone claimable again.
 
-    One that may have killed its worker too often ends as `compress_crash`.
+    One that was in a decoder waits, so that others get on meanwhile, and that a worker which is
+    killed over and over is not killed with the same image each time. One that may have killed
+    its worker too often ends as `compress_crash`.
     """
     cursor.execute(
         f"""with expired as (
                select request_id, n,
-                      losses + (losses = 0 or is_decoding)::integer as counted
+                      losses + (losses = 0 or is_decoding)::integer as counted,
+                      case when is_decoding
+                          then now() + make_interval(secs => %(wait)s * 2 ^ (losses - 1))
+                          else '-infinity' end as due
                  from images where state = 'running' and lease_until < now()
                   for update skip locked),
            judged as (select *, counted >= %(most)s as is_end from expired)
            update images i set
                   state = case when is_end then 'failed' else 'pending' end,
-                  losses = counted, lease_until = null, due_at = '-infinity',
+                  losses = counted, lease_until = null, due_at = due,
                   attempts = attempts + is_end::integer,
                   error_code = case when is_end then 'compress_crash' end,
                   error_detail = case when is_end then %(detail)s end
              from judged where i.request_id = judged.request_id and i.n = judged.n
         returning {_CHANGED}""",  # noqa: S608
-        {"most": MOST_LOSSES, "detail": "The worker that decoded the image died, every time."},
+        {
+            "most": MOST_LOSSES,
+            "wait": LOSS_SECONDS,
+            "detail": "The worker that decoded the image died, every time.",
+        },
     )
     return _follow_up(cursor, cursor.fetchall())
 

@@ -258,10 +258,17 @@ def _lose(queue: Queue, *decoding: int) -> Recorded:
     return queue.give_back_expired()
 
 
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let images that workers may have died of be claimed at once."""
+    monkeypatch.setattr(image_queue, "LOSS_SECONDS", 0.0)
+
+
 def _losses(queue: Queue) -> list[int]:
     return [image["losses"] for image in queue.images]
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_the_first_loss_counts_against_all_later_ones_against_what_was_decoded(
     database: Database,
 ) -> None:
@@ -282,6 +289,7 @@ def test_the_first_loss_counts_against_all_later_ones_against_what_was_decoded(
     assert [image["is_decoding"] for image in queue.images] == [False] * 3
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_the_fifth_loss_is_the_end_of_an_image(database: Database) -> None:
     """It has failed and is counted once, its repetition goes on, and so do the others."""
     one, two = urls(2)
@@ -306,6 +314,7 @@ def test_the_fifth_loss_is_the_end_of_an_image(database: Database) -> None:
     assert (other.n, repetition.n, repetition.repeats) == (2, 3, 1)
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_the_fifth_loss_of_the_last_image_lets_the_request_finish(database: Database) -> None:
     """The sweep says so, once; what the dead worker may still record changes nothing."""
     queue = Queue(database, *urls(1))
@@ -318,6 +327,20 @@ def test_the_fifth_loss_of_the_last_image_lets_the_request_finish(database: Data
     before = queue.rows
     assert queue.record(success(image)) == queue.give_back_expired() == Recorded()
     assert queue.rows == before
+
+
+def test_an_image_that_was_in_a_decoder_waits_longer_after_each_loss(database: Database) -> None:
+    """A worker that is killed over and over has others first; the first loss says nothing yet."""
+    queue = Queue(database, *urls(2))
+    _lose(queue)
+    for seconds in (5, 10, 20):
+        before = datetime.now(UTC)
+        due = _lose(queue, 1).due[queue.id]
+        assert [image.n for image in queue.claim(lease_seconds=-1)] == [2]
+        assert before <= queue.images[0]["due_at"] - timedelta(seconds=seconds) <= datetime.now(UTC)
+        assert due < before
+        queue.give_back_expired()
+        queue.change("due_at = '-infinity'", 1)
 
 
 def test_two_sweepers_count_a_loss_once(database: Database) -> None:
