@@ -1,7 +1,7 @@
 """One decoder process as the service sees it: start, ask, kill.
 
-Owns the pipes and the clock. Which decoder gets which image, and what its answer means, is
-`decoder_pool`'s business.
+Owns the pipes. How long is waited is `decoder_clock`'s business; which decoder gets which image,
+and what its answer means, `decoder_pool`'s.
 """
 
 from __future__ import annotations
@@ -15,25 +15,22 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoder import decoder_protocol
 from decoder.decoder_cage import Bar
+from decoder.decoder_clock import Blame, Clock
 from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from codec.compressed_image import ImageLimits
 
 _PROGRAM = Path(__file__).resolve().with_name("decoder_process.py")
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 1.0  # from the end of the output to that of the process
 _PIPE_BYTES = 1024 * 1024
-_IDLE_SHARE = 0.1  # of the time limit: a decoder that wanted less of the rest was stopped
 _ENVIRONMENT = {
     "PYTHONPATH": str(_PROGRAM.parents[1]),
     "LANG": "C.UTF-8",
@@ -49,6 +46,10 @@ _logger = logging.getLogger(__name__)
 
 class DecoderLostError(Exception):
     """The decoder went away, and its image is not to blame."""
+
+
+class DecoderStarvedError(Exception):
+    """The machine is too busy for the image, which is not to blame."""
 
 
 def crash(what: str) -> ImageError:
@@ -88,7 +89,7 @@ class Decoder:
 
         Raises ProtocolError, EOFError, TimeoutError.
         """
-        message, _ = self._receive(_Patience(_START_SECONDS, self._wanted_seconds), 0)
+        message, _ = self._receive(Clock(self._process.pid, _START_SECONDS), 0)
         match message:
             case {"ready": True, "bars": list(names)}:
                 with contextlib.suppress(ValueError):  # a name that is none of ours
@@ -102,21 +103,16 @@ class Decoder:
     ) -> tuple[dict[str, Any], bytes]:
         """Send an image and return what comes back.
 
-        Raises ImageError `compress_timeout` or `compress_crash`, ProtocolError,
-        DecoderLostError; the decoder is of no further use then.
+        `seconds` are those of a `Clock`. Raises ImageError `compress_timeout` or `compress_crash`,
+        ProtocolError, DecoderLostError, DecoderStarvedError; the decoder is of no further use then.
         """
         self.images += 1
-        patience = _Patience(seconds, self._wanted_seconds)
+        clock = Clock(self._process.pid, seconds)
         try:
-            self._send([memoryview(request), memoryview(data)], patience)
-            reply = self._receive(patience, max_reply_bytes)
+            self._send([memoryview(request), memoryview(data)], clock)
+            reply = self._receive(clock, max_reply_bytes)
         except TimeoutError:
-            if patience.saw_idleness():
-                raise DecoderLostError from None  # it was stopped
-            raise ImageError(
-                ErrorCode.COMPRESS_TIMEOUT,
-                f"Compressing the image took longer than {seconds:g} seconds.",
-            ) from None
+            raise _late(clock.blame, seconds) from None
         except BrokenPipeError:
             raise DecoderLostError from None  # it never had the whole image
         except EOFError:
@@ -144,58 +140,41 @@ class Decoder:
                 raise DecoderLostError from None
         raise crash("died of it") from None
 
-    def _wanted_seconds(self) -> float:
-        """Return the processor time that the process has used, or would have, had there been some.
-
-        Linux keeps a clock for each process, and counts the nanoseconds for which its threads wait
-        (Documentation/scheduler/sched-stats.rst). Elsewhere it is taken to want all the time.
-        """
-        try:
-            used = time.clock_gettime(~self._process.pid << 3 | 2)
-        except OSError:
-            return time.monotonic()
-        waited = 0
-        with contextlib.suppress(OSError, ValueError):
-            for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
-                _, nanoseconds, _ = path.read_bytes().split()
-                waited += int(nanoseconds)
-        return used + waited / 1e9
-
-    def _send(self, buffers: list[memoryview], patience: _Patience) -> None:
+    def _send(self, buffers: list[memoryview], clock: Clock) -> None:
         while buffers:
             try:
                 sent = os.writev(self._input.fileno(), buffers)
             except BlockingIOError:
-                patience.wait(self._input.fileno(), select.POLLOUT)
+                clock.wait(self._input.fileno(), select.POLLOUT)
                 continue
             while buffers and sent >= len(buffers[0]):
                 sent -= len(buffers.pop(0))
             if buffers:
                 buffers[0] = buffers[0][sent:]
 
-    def _receive(self, patience: _Patience, max_body_bytes: int) -> tuple[dict[str, Any], bytes]:
-        header = self._read(decoder_protocol.HEADER_BYTES, patience)
+    def _receive(self, clock: Clock, max_body_bytes: int) -> tuple[dict[str, Any], bytes]:
+        header = self._read(decoder_protocol.HEADER_BYTES, clock)
         message_bytes, body_bytes = decoder_protocol.unpack_header(header, max_body_bytes)
-        message = decoder_protocol.unpack_message(self._read(message_bytes, patience))
-        return message, self._read(body_bytes, patience)
+        message = decoder_protocol.unpack_message(self._read(message_bytes, clock))
+        return message, self._read(body_bytes, clock)
 
-    def _read(self, size: int, patience: _Patience) -> bytes:
-        piece = self._read_some(size, patience) if size else b""
+    def _read(self, size: int, clock: Clock) -> bytes:
+        piece = self._read_some(size, clock) if size else b""
         if len(piece) == size:  # as nearly always, for the pipe has room for most images
             return piece
         # One buffer: a list of the pieces that a decoder may trickle is far larger than these.
         read = io.BytesIO(piece)
         read.seek(len(piece))
         while read.tell() < size:
-            read.write(self._read_some(size - read.tell(), patience))
+            read.write(self._read_some(size - read.tell(), clock))
         return read.getvalue()  # the buffer itself, not a copy
 
-    def _read_some(self, most: int, patience: _Patience) -> bytes:
+    def _read_some(self, most: int, clock: Clock) -> bytes:
         while True:
             try:
                 piece = os.read(self._output.fileno(), min(most, _PIPE_BYTES))
             except BlockingIOError:
-                patience.wait(self._output.fileno(), select.POLLIN)
+                clock.wait(self._output.fileno(), select.POLLIN)
                 continue
             if not piece:
                 raise EOFError
@@ -208,34 +187,14 @@ class Decoder:
         return not any(events & select.POLLIN for _, events in poll.poll(0))
 
 
-class _Patience:
-    """A moment after which nothing is waited for, and whether there was work until then.
-
-    `wanted` tells the processor time that the other side has wanted so far. It is asked only when
-    a wait gets long, as that takes as much time as all else that a small image is worth.
-    """
-
-    def __init__(self, seconds: float, wanted: Callable[[], float]) -> None:
-        self._end = time.monotonic() + seconds
-        self._idle_seconds = seconds * _IDLE_SHARE
-        self._wanted = wanted
-        self._wanted_before: float | None = None
-
-    def wait(self, descriptor: int, events: int) -> None:
-        """Wait until a pipe is ready. Raises TimeoutError, also where one is, but time is over."""
-        rest = self._end - time.monotonic()
-        poll = select.poll()
-        poll.register(descriptor, events)
-        if rest > 0 and self._wanted_before is None:
-            first = min(self._idle_seconds, rest)
-            if poll.poll(first * 1000):
-                return
-            self._wanted_before = self._wanted()
-            rest -= first
-        if rest <= 0 or not poll.poll(rest * 1000):
-            raise TimeoutError
-
-    def saw_idleness(self) -> bool:
-        """Tell, when the time is over, whether hardly any of it was wanted."""
-        before = self._wanted_before
-        return before is not None and self._wanted() - before < self._idle_seconds
+def _late(blame: Blame, seconds: float) -> Exception:
+    match blame:
+        case Blame.IMAGE:
+            return ImageError(
+                ErrorCode.COMPRESS_TIMEOUT,
+                f"Compressing the image took longer than {seconds:g} seconds.",
+            )
+        case Blame.STOPPED:
+            return DecoderLostError()
+        case Blame.MACHINE:
+            return DecoderStarvedError()

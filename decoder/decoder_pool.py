@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from codec.compressed_image import CompressedImage, ImageLimits
 from codec.image_format import TargetFormat, identify
 from decoder import decoder_protocol
-from decoder.decoder_handle import Decoder, DecoderLostError, crash
+from decoder.decoder_handle import Decoder, DecoderLostError, DecoderStarvedError, crash
 from decoder.decoder_protocol import ProtocolError
 from errors import ErrorCode, ImageError, ServiceError
 
@@ -46,7 +46,10 @@ _logger = logging.getLogger(__name__)
 
 
 class DecoderUnavailableError(ServiceError):
-    """No decoder can be had: the pool is closed, or none starts. Not the image's fault."""
+    """No decoder can be had: the pool is closed, none starts, or the machine is too busy for one.
+
+    Not the image's fault.
+    """
 
 
 class _NoStartError(DecoderLostError):
@@ -56,8 +59,9 @@ class _NoStartError(DecoderLostError):
 class DecoderPool:
     """A fixed number of decoder processes for any number of threads.
 
-    `compress_seconds` is the wall-clock time that one image may take in a decoder. A decoder
-    dies with the thread that it was started in: these should live as long as the pool.
+    `compress_seconds` is the time that one image may take in a decoder, as `decoder_clock` counts
+    it. A decoder dies with the thread that it was started in: these should live as long as the
+    pool.
     """
 
     def __init__(self, processes: int, limits: ImageLimits, compress_seconds: float) -> None:
@@ -96,7 +100,7 @@ class DecoderPool:
         """Compress one image in the next free decoder; blocks, and may be called by any thread.
 
         Raises ImageError with the compressor's codes, `compress_timeout` or `compress_crash`;
-        DecoderUnavailableError when the pool is or gets closed.
+        DecoderUnavailableError when the pool is or gets closed, or its decoder hardly got to work.
         """
         request = decoder_protocol.pack({"options": options.to_json()}, len(data))
         tries_left = _TRIES
@@ -141,6 +145,8 @@ class DecoderPool:
         except DecoderLostError:
             self._refuse_when_closed()
             raise
+        except DecoderStarvedError as error:
+            raise DecoderUnavailableError("The image's decoder waited for a processor.") from error
         else:
             return outcome
         finally:

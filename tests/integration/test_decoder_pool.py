@@ -20,7 +20,7 @@ from PIL import Image
 
 from codec.compressed_image import ImageLimits
 from codec.image_compressor import compress
-from decoder import decoder_handle, decoder_pool, decoder_protocol
+from decoder import decoder_clock, decoder_handle, decoder_pool, decoder_protocol
 from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
 from errors import ImageError
 from request_options import Effort, ImageOptions, OutputFormat
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 JPEG = saved(photo(), "JPEG", quality=97)
 ROOT = Path(__file__).parents[2]
+GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
+BODY = b"\xff\xd8\xff"  # what makes it a JPEG, as far as anybody looks
 
 
 @contextmanager
@@ -235,25 +237,58 @@ def test_a_decoder_that_was_stopped_costs_no_image() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says what was waited for")
-def test_a_machine_that_is_too_busy_is_no_stopped_decoder(program: Callable[[str], None]) -> None:
-    """One that would compute on and on, but hardly gets to, has had its time."""
+def test_waiting_for_a_processor_is_not_the_image_s_time(program: Callable[[str], None]) -> None:
+    """A decoder that gives way to others has the processor's time that it would have without."""
     processor = min(os.sched_getaffinity(0))
     here = f"os.sched_setaffinity(0, [{processor}])"
-    program(f"ready(); read(); {here}; os.nice(19)\nwhile True: pass")
+    work = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    program(f"ready(); read(); {here}; os.nice(5); {work}\nanswer({{{GOOD}}}, {BODY!r})")
     busy = f"import os; {here}; print(flush=True)\nwhile True: pass"
     with (
         subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as rival,
-        pool(seconds=4) as decoders,  # in which it gets to work, whatever else there is to do
+        pool(seconds=0.6) as decoders,  # a quarter of which it would get to work
     ):
         try:
             assert rival.stdout
             rival.stdout.readline()
-            with pytest.raises(ImageError) as caught:
-                decoders.compress(JPEG, ImageOptions())
+            assert decoders.compress(JPEG, ImageOptions()).data == BODY
         finally:
             rival.kill()
+    assert len(Recorded.all) == 2  # at the first try
+
+
+def test_a_machine_that_is_too_busy_costs_no_image(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that hardly got to work is not waited for without end, nor its image given up."""
+    monkeypatch.setattr(decoder_clock, "_waited_seconds", lambda _: time.monotonic())
+    program("ready(); read(); time.sleep(60)")
+    with pool(seconds=0.1) as decoders, pytest.raises(DecoderUnavailableError):
+        decoders.compress(JPEG, ImageOptions())
+    assert len(Recorded.all) == 1  # later, when there is more room
+
+
+def test_what_a_decoder_runs_is_counted_whatever_it_waits(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that wait for each other don't lengthen the time of one that was taken over."""
+    monkeypatch.setattr(decoder_clock, "_waited_seconds", lambda _: time.monotonic())
+    program("ready(); read()\nwhile True: pass")
+    with pool(seconds=0.4) as decoders, pytest.raises(ImageError) as caught:
+        decoders.compress(JPEG, ImageOptions())
     assert caught.value.code == "compress_timeout"
-    assert len(Recorded.all) == 2  # it is not tried again
+
+
+def test_a_decoder_that_hangs_after_its_work_is_the_image_s_fault(
+    program: Callable[[str], None],
+) -> None:
+    """What it did in the beginning counts: it was not stopped, and is not tried again."""
+    work = "end = time.process_time() + 0.15\nwhile time.process_time() < end: pass"
+    program(f"ready(); read(); {work}\ntime.sleep(60)")
+    with pool(seconds=1) as decoders, pytest.raises(ImageError) as caught:
+        decoders.compress(JPEG, ImageOptions())
+    assert caught.value.code == "compress_timeout"
+    assert len(Recorded.all) == 1
 
 
 def test_an_image_that_takes_too_long_is_given_up() -> None:
@@ -298,10 +333,6 @@ def test_decoders_that_do_not_start_are_no_image_s_fault(
             with pytest.raises(DecoderUnavailableError):
                 decoders.compress(JPEG, ImageOptions())
     assert not children()
-
-
-GOOD = '"format": "jpeg", "width": 4, "height": 3, "quality": "75"'
-BODY = b"\xff\xd8\xff"  # what makes it a JPEG, as far as anybody looks
 
 
 @pytest.mark.parametrize(
