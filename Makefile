@@ -59,6 +59,7 @@ hostile: .venv/.installed-dev
 bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modules/.package-lock.json
 	$(PY) benchmarks/peers.py $(if $(FOLDER),"$(FOLDER)") $(PEERS)
 	$(PY) benchmarks/scaling.py $(if $(FOLDER),"$(FOLDER)")
+	$(PY) benchmarks/time_spent.py $(if $(FOLDER),"$(FOLDER)")
 	$(PY) benchmarks/codec.py $(if $(FOLDER),"$(FOLDER)")
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/upload.py

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
 CONNECTIONS: Final = (1, 8)
 WATCH_FACTOR: Final = 4  # as long as a load lasts, as p99 needs many questions
 READER_RATE: Final = 50  # questions a second
-READ: Final = ("/status", "the page", "image of 100 kB")
+READ_IMAGE: Final = "image of 100 kB"
+READ: Final = ("/status", "the page", READ_IMAGE)
+READ_OF_NGINX: Final = f"{READ_IMAGE}, nginx"  # what the machine itself lets wait
 KILOBYTES: Final = (20, 100, 300)
 IMAGES: Final = 100_000  # more than a round compresses; the rest is cancelled
 STEADY_IMAGES: Final = 50  # after which all decoders are at work
@@ -247,7 +249,7 @@ class Bench:
                 url = self._service.url + self._service.paths["/status"]
                 rate, _ = ask_all(url, self._seconds, CONNECTIONS[-1])
                 self._figures["/status"]["requests/s while compressing"].append(rate)
-        for name in READ:
+        for name in busy:
             figures = self._figures[name]
             for part, title in ((0.5, "p50"), (0.99, "p99")):
                 times = [1000 * quantile(waits[name], part) for waits in (idle, busy)]
@@ -271,11 +273,11 @@ class Bench:
             figures["/ nginx"].append(rate / beside)
 
     def _read(self) -> dict[str, list[float]]:
-        url = self._service.url
-        return {
-            name: read_apart(url + self._service.paths[name], WATCH_FACTOR * self._seconds)
-            for name in READ
-        }
+        urls = {name: self._service.url + self._service.paths[name] for name in READ}
+        if self._nginx_url:
+            urls[READ_OF_NGINX] = self._nginx_url + self._service.paths[READ_IMAGE]
+        seconds = WATCH_FACTOR * self._seconds
+        return {name: read_apart(url, seconds) for name, url in urls.items()}
 
     def report(self) -> None:
         """Print medians and ranges."""

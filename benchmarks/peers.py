@@ -58,7 +58,7 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="peers-") as name, ExitStack() as stack:
         folder = Path(name)
-        photos = _take_photos(arguments, folder)
+        photos = take_photos(arguments, folder)
         crops = write_sample([folder / photo for photo in photos], folder)
         jobs = {}
         for latency in LATENCIES:
@@ -206,7 +206,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _take_photos(arguments: argparse.Namespace, folder: Path) -> list[str]:
+def take_photos(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """Put the photos into the origin's folder and return their names."""
     if arguments.folder is None:
         return draw_photos(folder)
