@@ -69,6 +69,7 @@ class Decoder:
             bufsize=0,
             env=_ENVIRONMENT,
             cwd="/",
+            start_new_session=True,  # a share of the processors of its own, to be made a small one
         )
         if self._process.stdin is None or self._process.stdout is None:
             raise OSError("no pipe")

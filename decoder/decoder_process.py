@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     limits = ImageLimits(max_pixels=int(arguments[0]), max_frames=int(arguments[1]))
     seconds = float(arguments[2])
     service = os.getppid()
-    # The terminal's Ctrl-C and a supervisor's SIGTERM are for the service: it finishes its images.
+    # A supervisor may signal all processes, but means the service, which finishes its images.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)

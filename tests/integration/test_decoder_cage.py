@@ -47,9 +47,15 @@ with_seccomp = pytest.mark.skipif(
     os.uname().machine not in decoder_syscalls.ARCHITECTURES, reason="another architecture"
 )
 
+with_autogroups = pytest.mark.skipif(
+    not os.access("/proc/self/autogroup", os.W_OK), reason="no shares of processors by session"
+)
+
 ROOT = Path(__file__).parents[2]
 ESCAPES = Path(__file__).with_name("escapes.py")
 AS_IT_IS = 0
+SETPRIV = shutil.which("setpriv") if is_root else None
+WITHOUT_PRIVILEGE = [SETPRIV, "--bounding-set=-sys_admin"] if SETPRIV else []
 ORDINARY = 65_532 if is_root else AS_IT_IS
 USERS = (AS_IT_IS, ORDINARY) if is_root else (AS_IT_IS,)
 JPEG = saved(photo(), "JPEG", quality=97)
@@ -332,6 +338,11 @@ def test_decoders_go_first_when_memory_runs_out() -> None:
         assert path.read_text() == "1000\n"
 
 
+def session_niceness(pid: int) -> int:
+    """Return how nice the session is whose share of the processors a process has."""
+    return int(Path(f"/proc/{pid}/autogroup").read_text().rpartition("nice ")[2])
+
+
 def test_decoders_give_way_to_the_service() -> None:
     """A status or an image is not kept waiting by pictures that are compressed."""
     with closing(DecoderPool(1, LIMITS, 30)) as decoders:
@@ -339,6 +350,36 @@ def test_decoders_give_way_to_the_service() -> None:
         (decoder,) = decoders._idle
         niceness = os.getpriority(os.PRIO_PROCESS, decoder._process.pid)
         assert niceness >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
+@with_autogroups
+def test_sessions_of_decoders_give_way() -> None:
+    """Decoders have sessions of their own, nice ones, even if several start as an ordinary user."""
+    program = "from decoder import decoder_cage; input(); decoder_cage.give_way(); print(); input()"
+    processes = [
+        subprocess.Popen(
+            [*WITHOUT_PRIVILEGE, sys.executable, "-c", program],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+        assert session_niceness(process.pid) == 5
+        process.communicate(b"\n", timeout=30)
+    with closing(DecoderPool(1, LIMITS, 30)) as decoders:
+        decoders.start()
+        (decoder,) = decoders._idle
+        assert os.getsid(decoder._process.pid) == decoder._process.pid
+        assert session_niceness(decoder._process.pid) == 5
 
 
 def test_a_decoder_that_ignores_everything_ends_with_its_service(

@@ -567,7 +567,7 @@ def test_a_decoder_ends_with_its_service() -> None:
 
 
 def test_a_decoder_leaves_signals_to_its_service() -> None:
-    """Ctrl-C reaches the whole terminal, but images under way are to be finished."""
+    """A supervisor may signal every process, but images under way are to be finished."""
     process = start_decoder()
     assert process.stdin
     assert process.stdout
