@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DISK_THREADS, BUCKET_THREADS = 4, 32
 CHUNK_BYTES: Final = 256 * 1024
 FREE_BYTES: Final = 16 * 2**20  # a disk with less is taken for full
-FOLDERS: Final = ("uploads", "static")
+FOLDERS: Final = ("uploads", "static", STAGED_IMAGES, STAGED_CSVS)
 _FILE_SCHEME: Final = "file:"
 # Of all processes that write to a store: two may make the same file.
 _partial_files: Final = count(secrets.randbits(60))

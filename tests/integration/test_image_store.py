@@ -13,7 +13,14 @@ from obstore.exceptions import GenericError
 
 from errors import ErrorCode, ImageError
 from image_store import CHUNK_BYTES, ImageStore, StoredObject
-from storage_keys import STAGED_IMAGES, image_folder, image_key, output_csv_key, report_csv_key
+from storage_keys import (
+    STAGED_CSVS,
+    STAGED_IMAGES,
+    image_folder,
+    image_key,
+    output_csv_key,
+    report_csv_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -266,6 +273,19 @@ def test_a_folder_is_named_by_url(tmp_path: Path, form: str) -> None:
     store.put(KEY, b"image")
     store.check()
     assert _files(folder) == [KEY]
+
+
+@pytest.mark.parametrize("folder", [".", "uploads", "static", STAGED_IMAGES, STAGED_CSVS])
+def test_a_store_with_a_folder_that_is_closed_to_us_is_not_ready(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Be it root's since the service once ran as root: every image would fail at its end."""
+    store.check()
+    closed = (tmp_path / folder).resolve()
+    monkeypatch.setattr(os, "access", lambda path, _: path.resolve() != closed)
+    with pytest.raises(ImageError) as caught:
+        store.check()
+    assert caught.value.code == ErrorCode.STORAGE_ERROR
 
 
 def test_a_relative_folder_lies_in_the_working_directory(
