@@ -68,14 +68,19 @@ def configure_log(log_format: str) -> None:
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
     """Pass what went wrong in the engine, but not the start and end of each of its jobs.
 
-    What failed because the database was away is told in one line, a bug with its traceback.
+    What failed of the database or the store is told in one line with its cause, a bug with its
+    traceback.
     """
     is_engine = record.name.startswith("procrastinate")
     if is_engine and record.levelno < logging.WARNING and not record.exc_info:
         return False
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ConnectorException | ServiceError):
-        record.msg, record.args, record.exc_info = "%s", (_first_line(record.getMessage()),), None
+        # The engine's error says the same of everything; its cause says which.
+        cause = error.__cause__ or error
+        why = _first_line(str(cause)) or type(cause).__name__
+        told = (_first_line(record.getMessage()), why)
+        record.msg, record.args, record.exc_info = "%s (%s)", told, None
     return True
 
 

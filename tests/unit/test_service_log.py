@@ -143,9 +143,29 @@ def test_a_traceback_is_a_member() -> None:
     assert "ZeroDivisionError: " in line["traceback"].splitlines()[-1]
 
 
+def test_what_the_database_refused_is_told_in_one_line() -> None:
+    """The line has the cause, as the engine's own error says the same of everything."""
+    program = """
+import logging
+from procrastinate.exceptions import ConnectorException
+from service_log import configure_log
+configure_log("text")
+try:
+    raise ConnectorException from OSError("connection refused\\nIs it running?")
+except ConnectorException:
+    logging.getLogger("asyncio").exception("Task exception was never retrieved\\nfuture: <Task>")
+"""
+    (line,) = _run(program)
+    assert line.endswith(" asyncio: Task exception was never retrieved (connection refused)")
+
+
 def _speak(log_format: str) -> list[str]:
+    return _run(SPEAK, log_format)
+
+
+def _run(program: str, *arguments: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", SPEAK, log_format],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
