@@ -40,7 +40,7 @@ class ConnectionThreads:
         self._lead = threading.Lock()
         self._changing = threading.Lock()  # what follows
         self._followers = 0
-        self._answered_by_lead: HttpHandler | None = None
+        self._answered_by_lead: socket.socket | None = None
         self._answers = 0  # that were begun in the lead
         self._answers_seen = -1
         self._wary_until = 0.0
@@ -61,30 +61,30 @@ class ConnectionThreads:
         except OSError:  # the system has no room for one more
             self._close(handler)
 
-    def leave_lead(self, handler: HttpHandler) -> None:
+    def leave_lead(self, connection: socket.socket) -> None:
         """Let others be answered while this one waits. Raises ConnectionOverError without a thread.
 
         Does nothing where it is answered beside the lead already.
         """
         with self._changing:
-            if self._answered_by_lead is not handler:
+            if self._answered_by_lead is not connection:
                 return
             if not self._followers:
                 try:
                     self._add_follower()
                 except RuntimeError as error:  # the system has no thread left
                     raise ConnectionOverError from error
-            self._selector.unregister(handler.connection)
+            self._selector.unregister(connection)
             self._answered_by_lead = None
         self._lead.release()
 
     def check(self) -> None:
         """Take the lead from an answer that keeps it since the last call: a disk may hang."""
-        handler = self._answered_by_lead
-        if handler and self._answers == self._answers_seen:
+        connection = self._answered_by_lead
+        if connection and self._answers == self._answers_seen:
             self._wary_until = time.monotonic() + WARY_SECONDS
             with suppress(ConnectionOverError):
-                self.leave_lead(handler)
+                self.leave_lead(connection)
         self._answers_seen = self._answers
 
     def _add_follower(self) -> None:
@@ -116,17 +116,17 @@ class ConnectionThreads:
     def _answer(self, handler: HttpHandler) -> bool:
         """Answer what has come on a connection; tell whether we still lead."""
         self._answers += 1
-        self._answered_by_lead = handler
+        self._answered_by_lead = handler.connection
         try:
             if self._wary_until and time.monotonic() < self._wary_until:
                 with suppress(ConnectionOverError):
-                    self.leave_lead(handler)
+                    self.leave_lead(handler.connection)
             handler.handle()
         except Exception:
             logger.exception("connection failed")
             handler.close_connection = True
         with self._changing:
-            leads = self._answered_by_lead is handler
+            leads = self._answered_by_lead is handler.connection
             if leads:
                 self._answered_by_lead = None
                 if handler.close_connection:

@@ -71,14 +71,15 @@ class HttpHandler(BaseHTTPRequestHandler):
         address: tuple[Any, ...],
         site: Site,
         place: Place,
-        before_waiting: Callable[[HttpHandler], None],
+        before_waiting: Callable[[socket.socket], None],
     ) -> None:
         """Take a connection, which is not read yet. Raises OSError and ConnectionOverError."""
         self.connection, self.client_address, self.place = connection, address, place
         self._site = site
         self._line: RequestLine | None = None
         self._body: ArrivingBody | None = None
-        self._before_waiting = partial(before_waiting, self)
+        # Nothing of ours may lead back to us: the memory would wait for the garbage collector.
+        self._before_waiting = partial(before_waiting, connection)
         self.close_connection = False
         connection.settimeout(0)
         self._reader = SocketReader(connection, self._before_waiting)
@@ -161,7 +162,7 @@ class HttpHandler(BaseHTTPRequestHandler):
             raise ConnectionOverError from None
         head = RequestHead(line, header_lines)
         self.close_connection = not head.keeps_alive
-        begin = self._continue if head.expects_continue else lambda: None
+        begin = partial(_invite_body, self._writer) if head.expects_continue else lambda: None
         self._body = ArrivingBody(head.length, self._reader, self.place, begin)
         self.place.enter(Phase.WORKING)
         peer = str(self.client_address[0])
@@ -198,9 +199,6 @@ class HttpHandler(BaseHTTPRequestHandler):
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes",
         )
-
-    def _continue(self) -> None:
-        self._writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
 
     def _send(self, head: bytes, response: Response) -> None:
         self.place.enter(Phase.SENDING)
@@ -258,6 +256,10 @@ class HttpHandler(BaseHTTPRequestHandler):
         method, path = self._subject()
         level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
         logger.log(level, "%s %s %d %.3f s", method, path, status, seconds)
+
+
+def _invite_body(writer: SocketWriter) -> None:
+    writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
 
 
 @lru_cache

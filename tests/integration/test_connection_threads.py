@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from httpd import connection_threads
+from httpd.http_connection import HttpHandler
 from httpd.http_protocol import json_response
 from httpd.http_server import HttpServer
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -35,6 +37,7 @@ class Site:
         server.start(self._answer)
 
     def _answer(self, request: Request) -> Response:
+        assert all(request.body)
         if request.path == "/waits":
             request.before_waiting()
         if request.path in {"/waits", "/hangs"}:
@@ -48,6 +51,11 @@ class Site:
         self._stack.callback(connection.close)
         connection.connect()
         return connection
+
+    def kept(self) -> int:
+        """Return of how many connections something is in memory."""
+        handlers = [thing for thing in gc.get_objects() if isinstance(thing, HttpHandler)]
+        return sum(handler._site is self.server for handler in handlers)
 
     def begin(self, path: str) -> HTTPConnection:
         """Ask for what doesn't end yet, and wait until its answer has begun."""
@@ -79,6 +87,14 @@ def threads() -> int:
 
 
 @pytest.fixture
+def without_gc() -> Iterator[None]:
+    """Leave to reference counts alone what is freed."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
 def site() -> Iterator[Site]:
     """Run a server of the test's own."""
     wait_until(lambda: threads() == 0)  # of an earlier test's
@@ -103,6 +119,24 @@ def test_idle_connections_have_no_thread(site: Site) -> None:
     for connection in connections[::2]:
         thread_of(connection)
     assert threads() == before
+
+
+@pytest.mark.usefixtures("without_gc")
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/", {}), ("/waits", {}), ("/", {"Connection": "close"}), ("/", {"Expect": "100-continue"})],
+)
+def test_nothing_is_left_of_a_connection(site: Site, path: str, headers: dict[str, str]) -> None:
+    """Its memory is free at once; in a large process the garbage collector comes but seldom."""
+    site.may_end.set()
+    for _ in range(MANY):
+        connection = site.connect()
+        connection.request("PUT", path, b"a", headers)
+        assert read(connection)
+        connection.close()
+    # The newest, which stays in a variable of the thread that leads.
+    assert thread_of(site.connect())
+    wait_until(lambda: site.kept() == 1)
 
 
 def test_what_waits_delays_no_other(site: Site) -> None:
