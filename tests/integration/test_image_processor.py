@@ -588,12 +588,16 @@ def test_a_worker_can_stop_without_the_database(shop: Shop) -> None:
 def test_csvs_that_can_not_be_stored_are_tried_again(shop: Shop) -> None:
     """The request stays unfinished while the store fails, and is finished when it is back."""
     staged = shop.folder / "static/.staged"
-    staged.rmdir()
-    staged.write_text("in the way")
-    request_id = shop.upload(shop.serve(2))
+    may_end = threading.Event()
+    request_id = shop.upload(shop.serve(2, until=may_end))
     with shop.worker():
+        wait_until(lambda: shop.states(request_id) == ["running"] * 2)
+        staged.rmdir()
+        staged.write_text("in the way")
+        may_end.set()
         wait_until(lambda: shop.request(request_id)["succeeded"] == 2)
-        wait_until(lambda: _last_job(shop) > 8)
+        last = _last_job(shop)
+        wait_until(lambda: _last_job(shop) > last + 3)
         assert shop.request(request_id)["finished_at"] is None
         staged.unlink()
         assert shop.finish(request_id)["status"] == "completed"
