@@ -25,8 +25,10 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 def file_response(
     request: Request, store: ImageStore, file: StoredObject, headers: dict[str, str]
 ) -> Response:
-    """Answer GET or HEAD of a stored file: 200, 206, 304, or HttpError 416."""
+    """Answer GET or HEAD of a stored file: 200, 206, 304, or HttpError 412 and 416."""
     etag = f'"{file.etag}"'
+    if _is_another_file(request, etag):
+        raise HttpError(HTTPStatus.PRECONDITION_FAILED, "the file is not the one asked for")
     common = {
         "ETag": etag,
         "Last-Modified": http_date(int(file.modified)),
@@ -43,6 +45,13 @@ def file_response(
         common["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
     return Response(status, store.read(file, start, end), common)
+
+
+def _is_another_file(request: Request, etag: str) -> bool:
+    """Tell whether the client wants this file only as it was once (If-Match, strong comparison)."""
+    wanted = request.headers.get("If-Match", "*")
+    tags = [tag.strip() for tag in wanted.split(",")]
+    return etag not in tags and tags != ["*"]
 
 
 def is_unchanged(request: Request, etag: str) -> bool:

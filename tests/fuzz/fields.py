@@ -81,7 +81,7 @@ def _check_range(method: str, headers: Message) -> None:
     try:
         response = file_response(request, _Store(), _FILE, {})
     except HttpError as refusal:
-        check_refusal(refusal, 416)
+        check_refusal(refusal, 416, *([412] if "If-Match" in headers else []))
         return
     if response.status == HTTPStatus.NOT_MODIFIED:
         return

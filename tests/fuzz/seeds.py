@@ -147,6 +147,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b'Idempotency-Key: "a\\"b"\nRange: bytes=3-20\nIf-Range: "e"',
         b'Idempotency-Key: a-1\nRange: bytes=-5\nIf-None-Match: W/"e", "f"',
         b"Range: bytes=99-\nIf-None-Match: *",
+        b'Range: bytes=0-1\nIf-Match: "e", W/"e"',
     ],
     "query_fields": [text.encode() for text in _cursors()],
     "upload_options": [

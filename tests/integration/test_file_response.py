@@ -149,6 +149,24 @@ def test_copy_that_is_good_needs_no_range(get: Get) -> None:
     assert get(Range="bytes=0-1", If_None_Match=get().headers["ETag"]).status_code == 304
 
 
+@pytest.mark.parametrize("wanted", ["{}", "*", '"other", {}'])
+def test_the_file_that_is_wanted(get: Get, wanted: str) -> None:
+    """If-Match with the tag of the file, or with any, changes nothing."""
+    etag = get().headers["ETag"]
+    answer = get(If_Match=wanted.format(etag), Range="bytes=1-2")
+    assert (answer.status_code, answer.content) == (206, CONTENT[1:3])
+
+
+@pytest.mark.parametrize("wanted", ['"other"', "W/{}", ""])
+def test_another_file_is_wanted(get: Get, wanted: str) -> None:
+    """If-Match with other tags is 412, before all other conditions (RFC 9110, 13.2.2)."""
+    etag = get().headers["ETag"]
+    answer = get(If_Match=wanted.format(etag), If_None_Match=etag, Range="bytes=1-2")
+    assert answer.status_code == 412
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "ETag" not in answer.headers
+
+
 @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-1"}])
 def test_head(get: Get, headers: dict[str, str]) -> None:
     """HEAD tells about the whole file: ranges are defined for GET alone (RFC 9110, 14.2)."""
@@ -164,6 +182,7 @@ def test_head(get: Get, headers: dict[str, str]) -> None:
         ("GET", {}, 200),
         ("GET", {"Range": "bytes=0-9"}, 206),
         ("GET", {"If-None-Match": "*"}, 304),
+        ("GET", {"If-Match": '"other"'}, 412),
         ("GET", {"Range": f"bytes={SIZE}-"}, 416),
         ("HEAD", {}, 200),
     ],
