@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import image_queue  # noqa: E402  # the path is set first
 import worker_steps  # noqa: E402
+from attempt_outcome import ended  # noqa: E402
 from benchmarks.processes import cpu_seconds, postgres_pid, spread  # noqa: E402
 from database_helper import Database  # noqa: E402
 from database_schema import apply_schema  # noqa: E402
@@ -123,12 +124,9 @@ def work(
 
 def succeeded(image: ClaimedImage) -> Outcome:
     """Return a good end."""
-    return Outcome(
-        request_id=image.request_id,
-        n=image.n,
-        fence=image.fence,
-        attempts=1,
-        state=ImageState.SUCCEEDED,
+    return ended(
+        image,
+        ImageState.SUCCEEDED,
         bytes_in=700_000,
         bytes_out=200_000,
         width=1936,
@@ -146,12 +144,9 @@ def succeeded(image: ClaimedImage) -> Outcome:
 
 def failed(image: ClaimedImage) -> Outcome:
     """Return a bad end."""
-    return Outcome(
-        request_id=image.request_id,
-        n=image.n,
-        fence=image.fence,
-        attempts=1,
-        state=ImageState.FAILED,
+    return ended(
+        image,
+        ImageState.FAILED,
         error_code="http_404",
         error_detail="The origin answered with HTTP status 404.",
         http_status=404,

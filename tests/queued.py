@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg2.extensions import parse_dsn
 
 import request_queue
+from attempt_outcome import ended
 from csv_validator import ProductRow
 from image_queue import (
     ClaimedImage,
@@ -210,21 +211,9 @@ def urls(count: int) -> list[str]:
     return [f"http://shop.example/{n}.jpg" for n in range(1, count + 1)]
 
 
-def outcome(image: ClaimedImage, state: ImageState, **result: Any) -> Outcome:
-    """Return how an attempt ended."""
-    return Outcome(
-        request_id=image.request_id,
-        n=image.n,
-        fence=image.fence,
-        attempts=image.attempts + 1,
-        state=state,
-        **result,
-    )
-
-
 def success(image: ClaimedImage, bytes_in: int = 100, bytes_out: int = 60) -> Outcome:
     """Return a good end, with a value in every field."""
-    return outcome(
+    return ended(
         image,
         ImageState.SUCCEEDED,
         bytes_in=bytes_in,
@@ -241,17 +230,17 @@ def success(image: ClaimedImage, bytes_in: int = 100, bytes_out: int = 60) -> Ou
 
 def failure(image: ClaimedImage, code: str = "timeout") -> Outcome:
     """Return a bad end."""
-    return outcome(
+    return ended(
         image, ImageState.FAILED, error_code=code, error_detail="It was late.", http_status=404
     )
 
 
 def cancelled(image: ClaimedImage) -> Outcome:
     """Return the end of an image that was cancelled."""
-    return outcome(image, ImageState.CANCELLED, error_code="cancelled")
+    return ended(image, ImageState.CANCELLED, error_code="cancelled")
 
 
 def retry(image: ClaimedImage, seconds: float) -> Outcome:
     """Return a bad attempt after which another one follows."""
     late = {"error_code": "http_503", "error_detail": "Busy.", "http_status": 503}
-    return outcome(image, ImageState.PENDING, retry_seconds=seconds, **late)
+    return ended(image, ImageState.PENDING, retry_seconds=seconds, **late)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import image_queue
+from attempt_outcome import ended
 from image_queue import (
     ClaimedImage,
     ImageState,
@@ -30,7 +31,6 @@ from tests.queued import (
     analyze,
     count_reads,
     failure,
-    outcome,
     retry,
     success,
     urls,
@@ -453,7 +453,7 @@ def test_counters_add_up_over_batches(database: Database) -> None:
         *[success(image, bytes_in=2**40, bytes_out=1) for image in claimed[:5]],
         *[failure(image, "http_404") for image in claimed[5:8]],
         *[failure(image, "it's") for image in claimed[8:10]],
-        outcome(claimed[10], ImageState.CANCELLED, error_code="cancelled"),
+        ended(claimed[10], ImageState.CANCELLED, error_code="cancelled"),
     ]
     for size in (4, 3, 4):
         batch, outcomes = outcomes[:size], outcomes[size:]
