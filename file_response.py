@@ -49,16 +49,18 @@ def file_response(
 
 def _is_another_file(request: Request, etag: str) -> bool:
     """Tell whether the client wants this file only as it was once (If-Match, strong comparison)."""
-    wanted = request.headers.get("If-Match", "*")
-    tags = [tag.strip() for tag in wanted.split(",")]
+    tags = _tags(request.headers.get("If-Match", "*"))
     return etag not in tags and tags != ["*"]
 
 
 def is_unchanged(request: Request, etag: str) -> bool:
     """Tell whether the client's copy is still good (If-None-Match, weak comparison)."""
-    known = request.headers.get("If-None-Match", "")
-    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+    tags = [tag.removeprefix("W/") for tag in _tags(request.headers.get("If-None-Match", ""))]
     return etag in tags or tags == ["*"]
+
+
+def _tags(field: str) -> list[str]:
+    return [tag.strip() for tag in field.split(",")]
 
 
 def _requested_range(request: Request, etag: str, size: int) -> tuple[int, int] | None:

@@ -120,7 +120,7 @@ async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
             is_away = False
         except ServiceError as error:  # database or store: said once
             if not is_away:
-                logger.warning("%s waits: %s", step.__name__.strip("_"), error)
+                logger.warning("%s waits: %s", step.__name__, error)
             is_away = True
         except Exception:
-            logger.exception("%s", step.__name__.strip("_"))
+            logger.exception("%s", step.__name__)

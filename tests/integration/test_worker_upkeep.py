@@ -402,13 +402,13 @@ def _repeat(*troubles: Exception | None) -> None:
         left = list(troubles)
         is_over = asyncio.Event()
 
-        async def _step() -> None:
+        async def step() -> None:
             if not left:
                 is_over.set()
             elif trouble := left.pop(0):
                 raise trouble
 
-        repeating = asyncio.create_task(worker_upkeep._repeat(0, _step))
+        repeating = asyncio.create_task(worker_upkeep._repeat(0, step))
         async with asyncio.timeout(PATIENCE_SECONDS):
             await is_over.wait()
         repeating.cancel()
