@@ -26,7 +26,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drawn_photos import draw_photos  # noqa: E402  # the path is set first
+from benchmarks.photos import draw_photos  # noqa: E402  # the path is set first
 from benchmarks.processes import spread  # noqa: E402  # likewise
 from codec.compressed_image import ImageLimits  # noqa: E402  # likewise
 from codec.image_compressor import compress  # noqa: E402  # likewise

@@ -38,7 +38,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drawn_photos import draw_photos  # noqa: E402  # the path is set first
+from benchmarks.photos import draw_photos  # noqa: E402  # the path is set first
 from benchmarks.processes import (  # noqa: E402  # likewise
     cpu_seconds,
     own_cpu_seconds,

@@ -24,8 +24,8 @@ from typing import Final
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drawn_photos import draw_photos  # noqa: E402  # the path is set first
-from benchmarks.peers_sides import Client, Job, Service  # noqa: E402  # likewise
+from benchmarks.peers_sides import Client, Job, Service  # noqa: E402  # the path is set first
+from benchmarks.photos import draw_photos  # noqa: E402  # likewise
 from benchmarks.processes import (  # noqa: E402  # likewise
     MemoryWatch,
     memory_bytes,

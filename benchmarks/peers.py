@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import peers_line_up  # noqa: E402  # the path is set first
-from benchmarks.drawn_photos import draw_photos  # noqa: E402  # likewise
 from benchmarks.peers_quality import (  # noqa: E402  # likewise
     at_equal_score,
     judge,
@@ -40,6 +38,7 @@ from benchmarks.peers_quality import (  # noqa: E402  # likewise
 )
 from benchmarks.peers_report import FAST, FLOOR, SERVICE, Scene, wishes  # noqa: E402  # likewise
 from benchmarks.peers_sides import Job, Program, Run, Service, Side  # noqa: E402  # likewise
+from benchmarks.photos import take_photos  # noqa: E402  # likewise
 from benchmarks.processes import running  # noqa: E402  # likewise
 from benchmarks.quality_scores import Scores  # noqa: E402  # likewise
 
@@ -58,7 +57,7 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="peers-") as name, ExitStack() as stack:
         folder = Path(name)
-        photos = take_photos(arguments, folder)
+        photos = take_photos(arguments.folder, folder, most_megapixels=arguments.max_megapixels)
         crops = write_sample([folder / photo for photo in photos], folder)
         jobs = {}
         for latency in LATENCIES:
@@ -204,23 +203,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=32, help="of each side to the origin")
     parser.add_argument("--sides", nargs="+", help="only these, by their labels")
     return parser.parse_args()
-
-
-def take_photos(arguments: argparse.Namespace, folder: Path) -> list[str]:
-    """Put the photos into the origin's folder and return their names."""
-    if arguments.folder is None:
-        return draw_photos(folder)
-    names: list[str] = []
-    for path in sorted(arguments.folder.rglob("*")):
-        if path.suffix.lower() not in {".jpg", ".jpeg"}:
-            continue
-        with Image.open(path) as image:
-            is_small = image.width * image.height <= arguments.max_megapixels * 1e6
-        if is_small:
-            names.append(f"photo{len(names)}.jpg")
-            shutil.copyfile(path, folder / names[-1])
-    assert names, f"{arguments.folder} has no JPEGs"
-    return names
 
 
 if __name__ == "__main__":

@@ -78,15 +78,22 @@ def cpu_seconds(pid: int) -> float:
     """Return the processor time of a process and its children, those that ended included."""
     total = sum(cpu_seconds(child) for child in children(pid))
     with suppress(FileNotFoundError, ProcessLookupError):  # it ended: its parent has its time
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += sum(int(ticks) for ticks in stat[11:15]) / _TICKS
+        total += sum(stat_seconds(Path(f"/proc/{pid}")))
     return total
 
 
 def own_cpu_seconds(pid: int) -> float:
     """Return the processor time of a process alone."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in stat[11:13]) / _TICKS
+    return sum(stat_seconds(Path(f"/proc/{pid}"))[:2])
+
+
+def stat_seconds(task: Path) -> list[float]:
+    """Return the processor time of a process or thread by its folder in /proc.
+
+    In its own code, in the kernel, and both of its children that ended.
+    """
+    fields = (task / "stat").read_text().rpartition(")")[2].split()
+    return [int(ticks) / _TICKS for ticks in fields[11:15]]
 
 
 def memory_bytes(pid: int) -> int:

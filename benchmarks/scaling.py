@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -26,9 +25,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drawn_photos import draw_photos  # noqa: E402  # the path is set first
-from benchmarks.peers_report import rate  # noqa: E402  # likewise
+from benchmarks.peers_report import rate  # noqa: E402  # the path is set first
 from benchmarks.peers_sides import Job, Service  # noqa: E402  # likewise
+from benchmarks.photos import take_photos  # noqa: E402  # likewise
 from benchmarks.processes import running, spread  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
@@ -49,20 +48,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
-        photos = _take_photos(arguments.folder, folder)
+        photos = take_photos(arguments.folder, folder)
         Image.new("RGB", (_TINY_PIXELS, _TINY_PIXELS), "teal").save(folder / "tiny.jpg")
         with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (pid, found):
             job = Job(found[1], pid, folder, photos, arguments.images)
             tiny = Job(found[1], pid, folder, ["tiny.jpg"], arguments.tiny_images)
             _measure(job, tiny, arguments.rounds)
-
-
-def _take_photos(source: Path | None, folder: Path) -> list[str]:
-    if source is None:
-        return draw_photos(folder)
-    for path in source.glob("*.jpg"):
-        shutil.copyfile(path, folder / path.name)
-    return sorted(path.name for path in folder.iterdir())
 
 
 def _measure(job: Job, tiny: Job, rounds: int) -> None:

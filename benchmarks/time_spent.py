@@ -25,20 +25,20 @@ from typing import Final
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.peers import LATENCIES, take_photos  # noqa: E402  # the path is set first
-from benchmarks.peers_sides import Client, Job  # noqa: E402  # likewise
+from benchmarks.peers_sides import Client, Job  # noqa: E402  # the path is set first
+from benchmarks.photos import take_photos  # noqa: E402  # likewise
 from benchmarks.processes import (  # noqa: E402  # likewise
     children,
     cpu_seconds,
     postgres_pid,
     running,
     spread,
+    stat_seconds,
 )
 
 _PY_SPY: Final = str(Path(sys.executable).with_name("py-spy"))
 _SAMPLES_A_SECOND: Final = 500
 _MOST_MODULES: Final = 15
-_TICK_MS: Final = 10.0
 _Spent = dict[str, tuple[float, float]]  # milliseconds by part, and of them those in the kernel
 
 
@@ -54,12 +54,16 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="time-") as name:
         folder = Path(name)
-        photos = take_photos(arguments, folder)
-        origin = ["benchmarks/origin.py", "--latency", LATENCIES[0]]
-        with running(origin, folder, r"Serving on (\S+)") as (origin_pid, serves):
+        photos = take_photos(arguments.folder, folder, most_megapixels=arguments.max_megapixels)
+        with running(["benchmarks/origin.py"], folder, r"Serving on (\S+)") as (origin_pid, serves):
             job = Job(serves[1], origin_pid, folder, photos, arguments.images)
-            settings = {"ALLOWED_SOURCES": job.authority, "HOST_CONCURRENCY": "32"}
-            server = running(["server.py"], folder, r"Listening on (\S+)", cores=None, **settings)
+            server = running(
+                ["server.py"],
+                folder,
+                r"Listening on (\S+)",
+                ALLOWED_SOURCES=job.authority,
+                HOST_CONCURRENCY="32",
+            )
             with server as (pid, found):
                 _measure(pid, Client(found[1], {"quality": "75"}), job, arguments.rounds)
 
@@ -92,8 +96,7 @@ def _spent(server: int, folder: Path) -> _Spent:
     for task in Path(f"/proc/{server}/task").iterdir():
         name = re.sub(r"[-_ ]?\d+$", "", names.get(int(task.name), "")) or "others"
         spent[f"server: {name}"] += float((task / "schedstat").read_text().split()[0]) / 1e6
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        kernel[f"server: {name}"] += int(fields[12]) * _TICK_MS
+        kernel[f"server: {name}"] += 1000 * stat_seconds(task)[1]
     postgres = postgres_pid(folder / "postgres-data")
     for part, pids in (
         ("PostgreSQL", [postgres]),

@@ -28,7 +28,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drawn_photos import PHOTOS, draw_photos  # noqa: E402  # the path is set first
+from benchmarks.photos import PHOTOS, draw_photos  # noqa: E402  # the path is set first
 from benchmarks.processes import cpu_seconds, postgres_pid, running, spread  # noqa: E402  # path
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 

@@ -1,8 +1,10 @@
-"""Photos for benchmarks, where no folder of real ones is given: gradients and grain."""
+"""Photos for benchmarks: those of a folder, or where none is given, gradients and grain."""
 
 from __future__ import annotations
 
 import random
+import shutil
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
@@ -12,6 +14,23 @@ if TYPE_CHECKING:
 
 PHOTOS: Final = 24  # different ones; each is asked for under many URLs
 MEGAPIXELS: Final = (2.0, 3.0)  # about 25 ms of decoding and encoding each
+
+
+def take_photos(source: Path | None, folder: Path, *, most_megapixels: float = inf) -> list[str]:
+    """Copy JPEGs from where they are, else draw some; return their names in `folder`."""
+    if source is None:
+        return draw_photos(folder)
+    names: list[str] = []
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() not in {".jpg", ".jpeg"}:
+            continue
+        with Image.open(path) as image:
+            is_small = image.width * image.height <= most_megapixels * 1e6
+        if is_small:
+            names.append(f"photo{len(names)}.jpg")
+            shutil.copyfile(path, folder / names[-1])
+    assert names, f"{source} has no JPEGs"
+    return names
 
 
 def draw_photos(
