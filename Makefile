@@ -24,8 +24,12 @@ demo: install
 
 # Most tests wait for processes and leases more than they compute, so some files go on side by side.
 WORKERS ?= 3
-test: .venv/.installed-dev
+test: .venv/.installed-dev tests/node_modules/.package-lock.json
 	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+
+# Without npm the tests that need its packages are skipped, and say so.
+tests/node_modules/.package-lock.json: tests/package.json tests/package-lock.json
+	-npm ci --prefix tests --no-audit --no-fund --silent && touch $@
 
 lint: .venv/.installed-dev
 	$(PY) -m ruff format --check .
