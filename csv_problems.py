@@ -53,11 +53,14 @@ _MALFORMED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CsvProblem:
-    """One thing that is wrong; `column` is the header as in the file, or None."""
+    """One thing that is wrong; `column` is the header as in the file, or None.
+
+    The code is a CsvCode, or a URL's ErrorCode.
+    """
 
     line: int
     column: str | None
-    code: CsvCode
+    code: str
     detail: str
 
 
@@ -67,7 +70,7 @@ class CsvProblems:
     def __init__(self) -> None:
         self.listed: list[CsvProblem] = []
         self.total = 0
-        self.codes: set[CsvCode] = set()
+        self.codes: set[str] = set()
 
     @property
     def status(self) -> HTTPStatus:
@@ -78,7 +81,7 @@ class CsvProblems:
             return HTTPStatus.BAD_REQUEST
         return HTTPStatus.UNPROCESSABLE_ENTITY
 
-    def add(self, line: int, column: str | None, code: CsvCode, detail: str) -> None:
+    def add(self, line: int, column: str | None, code: str, detail: str) -> None:
         """Take one more; lines come in ascending order."""
         self.total += 1
         self.codes.add(code)

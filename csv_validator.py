@@ -163,6 +163,11 @@ class ProductReader:
         self._names = [excerpt(column) for column in header.columns]
         self.columns = header.columns
 
+    @property
+    def url_column(self) -> str:
+        """What the file calls the column of URLs, as errors repeat it."""
+        return self._names[self._places.input_image_urls]
+
     def __iter__(self) -> Iterator[ProductRow]:
         problems = CsvProblems()
         serials = SerialNumbers(self._limits.max_rows)

@@ -21,12 +21,12 @@ from database_helper import BATCH_SECONDS, DatabaseUnavailableError, is_alive
 from errors import HttpError, ImageError
 from file_response import file_response, is_unchanged
 from httpd.http_protocol import Response, json_response
-from image_queue import ImageState
 from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook
 from output_files import OutputFiles
 from paging import (
     image_cursor,
-    parse_image_cursor,
+    parse_image_filter,
+    parse_image_place,
     parse_limit,
     parse_request_cursor,
     request_cursor,
@@ -125,7 +125,7 @@ class Api:
             ),
             _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
             _route("/", is_public=True, is_quick=True, GET=self._page),
-            _route(r"/(web/(?:app\.js|style\.css))", is_public=True, GET=self._project_file),
+            _route(r"/(web/[a-z-]+\.(?:js|css|svg))", is_public=True, GET=self._project_file),
             _route("/metrics", GET=self._metrics),
             _route("/healthz", is_public=True, is_quick=True, GET=self._healthz),
             _route("/readyz", is_public=True, is_charged=True, GET=self._readyz),
@@ -192,15 +192,12 @@ class Api:
 
     def _images(self, call: Call) -> Response:
         query = call.request.query
-        limit, after, state = parse_limit(query), parse_image_cursor(query), query.get("state")
-        if state is not None and state not in set(ImageState):
-            raise HttpError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"state: not one of {', '.join(ImageState)}"
-            )
+        limit, after = parse_limit(query), parse_image_place(query)
+        state, code = parse_image_filter(query)
         request_id = self._find_request(call)["id"]
         with self._database.reading() as cursor:
             rows, has_more = select_images(
-                cursor, request_id, state=state, after=after, limit=limit
+                cursor, request_id, state=state, code=code, after=after, limit=limit
             )
         return json_response(
             {

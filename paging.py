@@ -1,4 +1,4 @@
-"""Pages of a list: the `limit` and `cursor` of a query, and the cursor of the next page.
+"""Pages of a list: the `limit`, `cursor` and filters of a query, and the next page's cursor.
 
 Cursors are opaque to clients and mean a place in the order, not a number of rows: a page costs
 the same wherever it stands.
@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from errors import HttpError
+from image_queue import ImageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 MAX_IMAGE_NUMBER: Final = 2**31 - 1
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_ERROR_CODE: Final = re.compile(r"[a-z0-9_]{1,40}")
 _REQUEST_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -38,8 +40,15 @@ def image_cursor(row: Mapping[str, Any]) -> str:
     return _encode(row["n"])
 
 
-def parse_image_cursor(query: Mapping[str, str]) -> int:
-    """Return the number of the image behind which the page starts; 0 is the first page."""
+def parse_image_place(query: Mapping[str, str]) -> int:
+    """Return the number of the image behind which the page starts; 0 is the first page.
+
+    Named by `cursor`, or by `from`, the number of its first image. Raises HttpError 422.
+    """
+    if "cursor" in query and "from" in query:
+        raise _refusal("from: a page starts there or at a cursor, not at both")
+    if "from" in query:
+        return _parse_first(query["from"]) - 1
     if "cursor" not in query:
         return 0
     number = _decode(query["cursor"])
@@ -47,6 +56,22 @@ def parse_image_cursor(query: Mapping[str, str]) -> int:
     if type(number) is not int or not 0 <= number <= MAX_IMAGE_NUMBER:
         raise _unknown_cursor()
     return number
+
+
+def parse_image_filter(query: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the state, and the code of failures, that are asked for. Raises HttpError 422."""
+    state, code = query.get("state"), query.get("code")
+    if state is not None and state not in set(ImageState):
+        raise _refusal(f"state: {state[:100]!r} is not one of {', '.join(ImageState)}")
+    if code is not None and not _ERROR_CODE.fullmatch(code):
+        raise _refusal(f"code: {code[:100]!r} is not an error code like http_404")
+    return state, code
+
+
+def _parse_first(text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) < 1:
+        raise _refusal(f"from: {text[:100]!r} is not the number of an image: 1, 2, …")
+    return int(text)
 
 
 def request_cursor(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ PAGE_BYTES: Final = 4 * 2**20  # of the texts in one page of rows
 _SELECT_REQUESTS: Final = """
     select r.*, now(), (
                select to_jsonb(newest) from (
-                   select state, attempts, last_status, last_error, due_at, delivered_at
+                   select id, state, attempts, last_status, last_error, due_at, delivered_at
                      from webhooks where request_id = r.id
                     order by created_at desc limit 1) as newest) as webhook
       from requests r"""
@@ -51,11 +51,18 @@ def select_requests(
 
 
 def select_images(
-    cursor: Cursor, request_id: str, *, state: str | None, after: int, limit: int
+    cursor: Cursor,
+    request_id: str,
+    *,
+    state: str | None = None,
+    code: str | None = None,
+    after: int = 0,
+    limit: int,
 ) -> tuple[Sequence[dict[str, Any]], bool]:
     """Return images behind number `after` in input order; and tell whether there may be more.
 
-    With the serial number and name of their product. Ends early at PAGE_BYTES of texts.
+    All of them, or those in a `state`, or those that failed with a `code`. With the serial number
+    and name of their product. Ends early at PAGE_BYTES of texts.
     """
     # The images first, then their products, each by its index: statistics that know nothing of a
     # new request have all of it read and sorted for each page. Statements that are sent together
@@ -69,12 +76,21 @@ def select_images(
                          from (select * from images
                                 where request_id = %(id)s and n > %(after)s
                                   and (%(state)s is null or state = %(state)s)
+                                  and (%(code)s is null
+                                       or (state = 'failed' and error_code = %(code)s))
                                 order by n limit %(limit)s + 1) as i
                          join image_links l using (request_id, row)) as found
            ) as page
             where bytes_so_far - bytes < %(most)s
             order by n""",
-        {"id": request_id, "after": after, "state": state, "limit": limit, "most": PAGE_BYTES},
+        {
+            "id": request_id,
+            "after": after,
+            "state": state,
+            "code": code,
+            "limit": limit,
+            "most": PAGE_BYTES,
+        },
     )
     rows = cursor.fetchall()
     is_cut = len(rows) > limit or bool(rows and rows[-1]["bytes_so_far"] >= PAGE_BYTES)

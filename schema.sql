@@ -52,6 +52,8 @@ create table if not exists requests (
     bytes_in bigint not null default 0,     -- of the images that succeeded
     bytes_out bigint not null default 0,
     errors_by_code jsonb not null default '{}',
+    webhook_deliveries jsonb not null default '[]', -- the newest tries of its events, newest first, at
+                                            -- most 10: webhook_id, at, attempt, replay, status, error, seconds
     fence integer not null default 0,       -- finishes taken and retries so far
     lease_until timestamptz                 -- of the finish, while its CSVs are written
 ) with (fillfactor = 50);                   -- counters change often: room for HOT updates
@@ -158,6 +160,9 @@ create index if not exists images_repeating on images (request_id, repeats, n)
  where due_at = 'infinity';
 -- GET /status/{id}/images?state=failed: few among many.
 create index if not exists images_failed on images (request_id, n) where state = 'failed';
+-- GET /status/{id}/images?code=http_404: few among many failures.
+create index if not exists images_failed_by_code on images (request_id, error_code, n)
+ where state = 'failed';
 -- Claiming: the newest image that was made of the same URL, for the same owner, in the same way
 -- (image_reuse.py). One that repeats another of its request has no key: one row a request.
 create index if not exists images_reusable on images (reuse_key, made_at desc)
@@ -172,7 +177,8 @@ create index if not exists images_reusable on images (reuse_key, made_at desc)
 --          lease expired
 --
 -- Claiming leaves the state as it is: it raises `fence` and sets a lease by the database's clock.
--- The answer is recorded only where `fence` is still the sender's own. A sender that died after
+-- The answer is recorded, and noted in requests.webhook_deliveries, only where `fence` is still the
+-- sender's own. The request is locked before its event. A sender that died after
 -- the receiver had its event leads to a second delivery with the same id, by which receivers tell.
 create table if not exists webhooks (
     id text primary key,                    -- msg_…: the header webhook-id, the same at every try
@@ -183,6 +189,7 @@ create table if not exists webhooks (
         'pending',                          -- to be sent from due_at on
         'delivered', 'failed')),
     attempts integer not null default 0,    -- tries that ended, since the event or its replay
+    is_replay boolean not null default false, -- somebody asked for it to be sent again
     due_at timestamptz not null default now(),
     lease_until timestamptz,                -- while it is being sent
     fence integer not null default 0,       -- claims and replays so far

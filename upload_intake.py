@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from csv_validator import CsvLimits, ProductReader
 from database_helper import BATCH_SECONDS
+from dry_run import dry_run
 from errors import ErrorCode, HttpError, ImageError
 from httpd.http_protocol import Response, json_response
 from idempotency import (
@@ -62,7 +63,8 @@ class UploadIntake:
         self._places = UploadPlaces(MAX_UPLOADS)
         self._limits = CsvLimits(settings.max_csv_rows, settings.max_urls_per_row)
         self._copies = UploadPlaces(MAX_COPIES)
-        self._webhook_policy = settings.address_policy if settings.webhook_secret else None
+        self._policy = settings.address_policy
+        self._webhook_policy = self._policy if settings.webhook_secret else None
 
     def take(self, request: Request, owner: str | None) -> Response:
         """Answer `POST /upload`: 202 once the rows are committed, 200 to a dry run.
@@ -81,7 +83,7 @@ class UploadIntake:
             with self._places.hold(owner, 0), self._copies.hold(owner, COPY_WAIT_SECONDS):
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
-                    return json_response(_count(products))
+                    return json_response(dry_run(products, self._policy))
                 keyed = None
                 if key:
                     keyed = KeyedUpload(owner or "", key, fingerprint(csv_sha256, options))
@@ -190,11 +192,3 @@ def _check_encoding(request: Request) -> None:
         raise HttpError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the CSV as it is, without a Content-Encoding"
         )
-
-
-def _count(products: ProductReader) -> dict[str, Any]:
-    """Return what a dry run says. Raises CsvRefusedError like the real one."""
-    rows = images = 0
-    for rows, product in enumerate(products, 1):  # noqa: B007  # the last one is the count
-        images += len(product.image_urls)
-    return {"dry_run": True, "products": rows, "images": images}

@@ -254,6 +254,8 @@ def test_dry_run(service: Service) -> None:
     assert answer.status_code == 200
     assert answer.json()["products"] == 2
     assert answer.json()["images"] == 3
+    assert answer.json()["warnings_total"] == 3
+    assert {warning["code"] for warning in answer.json()["warnings"]} == {"invalid_url"}
     assert "Location" not in answer.headers
     refused = service.upload(f"{CSV_HEADER}\r\nx,Name,{INVALID}\r\n", {"dry_run": "true"})
     assert assert_problem(refused, 422)["errors"][0]["code"] == "invalid_serial_number"
@@ -713,6 +715,11 @@ def test_images_are_filtered(service: Service, finished: dict[str, Any]) -> None
         assert [(image["state"], image["row"]) for image in images] == [
             (state, row) for row in rows
         ]
+    (failed,) = service.get(path, params={"code": "http_404"}).json()["images"]
+    assert failed["error"]["code"] == "http_404"
+    assert service.get(path, params={"code": "timeout"}).json()["images"] == []
+    rest = service.get(path, params={"from": "3"}).json()["images"]
+    assert [image["row"] for image in rest] == [2, 3]
 
 
 @pytest.mark.parametrize(

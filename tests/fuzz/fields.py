@@ -18,7 +18,7 @@ from paging import (
     MAX_IMAGE_NUMBER,
     MAX_LIMIT,
     image_cursor,
-    parse_image_cursor,
+    parse_image_place,
     parse_limit,
     parse_request_cursor,
     request_cursor,
@@ -128,10 +128,10 @@ def _check_limit(query: dict[str, str]) -> None:
 
 
 def _check_image_cursor(query: dict[str, str]) -> None:
-    number = parse_image_cursor(query)
+    number = parse_image_place(query)
     assert type(number) is int
     assert 0 <= number <= MAX_IMAGE_NUMBER
-    assert parse_image_cursor({"cursor": image_cursor({"n": number})}) == number
+    assert parse_image_place({"cursor": image_cursor({"n": number})}) == number
 
 
 def _check_request_cursor(query: dict[str, str]) -> None:

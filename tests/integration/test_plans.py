@@ -110,7 +110,8 @@ def _work(database: Database) -> None:
             """update images set fence = 1, attempts = 1, reuse_key = md5(n::text)::uuid,
                       made_at = now(), bytes_in = 2, bytes_out = 1, sha256 = '', format = 'jpeg',
                       width = 1, height = 1, quality = '1', source_sha256 = '',
-                      state = case when n %% 100 = 0 then 'failed' else 'succeeded' end
+                      state = case when n %% 100 = 0 then 'failed' else 'succeeded' end,
+                      error_code = case when n %% 100 = 0 then 'http_404' end
                 where request_id not in (%s, %s) or n <= 50""",
             (LIVE, CANCELLING),
         )
@@ -216,12 +217,16 @@ STATEMENTS: Final[dict[str, tuple[Callable[[Any], object], set[str]]]] = {
     "purge": (lambda c: request_queue.purge_rows(c, DELETED), {PKEY, "deleted_requests_pkey"}),
     "fences": (lambda c: select_image_fences(c, [(LIVE, 1), (LIVE, 2)]), {PKEY}),
     "page": (
-        lambda c: select_images(c, LIVE, state=None, after=9, limit=100),
+        lambda c: select_images(c, LIVE, after=9, limit=100),
         {PKEY, "image_links_pkey"},
     ),
     "failed page": (
         lambda c: select_images(c, LIVE, state="failed", after=9, limit=100),
         {"images_failed", "image_links_pkey"},
+    ),
+    "page by code": (
+        lambda c: select_images(c, LIVE, code="http_404", after=9, limit=100),
+        {"images_failed_by_code", "image_links_pkey"},
     ),
     "outputs": (
         lambda c: output_rows.select_rows(c, LIVE, output_rows.OUTPUTS, after=9, limit=100),

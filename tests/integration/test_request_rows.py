@@ -63,7 +63,7 @@ def test_requests_are_paged_newest_first(database: Database) -> None:
 
 
 def test_images_are_paged_in_input_order(database: Database) -> None:
-    """A page goes on behind a number, with the cells of each image's product, by state if asked."""
+    """A page goes on behind a number, with the cells of each image's product, by state or failure if asked."""
     upload(database, ID, [_product(f"{n}", image_urls=["u", "v"]) for n in range(1, 5)])
     upload(database, "cd" * 16, [_product("other")])
     with database.transaction() as cursor:
@@ -71,6 +71,9 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
         page, has_more = select_images(cursor, ID, state=None, after=2, limit=3)
         failed, _ = select_images(cursor, ID, state="failed", after=0, limit=100)
         rest, has_rest = select_images(cursor, ID, state="failed", after=3, limit=1)
+        cursor.execute("update images set error_code = case n when 3 then 'timeout' else 'x' end")
+        slow, _ = select_images(cursor, ID, code="timeout", limit=100)
+        others, _ = select_images(cursor, ID, code="x", limit=100)
     assert [(row["n"], row["serial_number"], row["position"]) for row in page] == [
         (3, "2", 1),
         (4, "2", 2),
@@ -78,6 +81,8 @@ def test_images_are_paged_in_input_order(database: Database) -> None:
     ]
     assert [row["n"] for row in failed] == [3, 8]
     assert [row["n"] for row in rest] == [8]
+    assert [row["n"] for row in slow] == [3]
+    assert [row["n"] for row in others] == [8]
     assert (has_more, has_rest) == (True, False)
 
 

@@ -13,7 +13,8 @@ from errors import HttpError
 from paging import (
     DEFAULT_LIMIT,
     image_cursor,
-    parse_image_cursor,
+    parse_image_filter,
+    parse_image_place,
     parse_limit,
     parse_request_cursor,
     request_cursor,
@@ -56,13 +57,58 @@ def test_an_image_cursor_comes_back(n: int) -> None:
     """The number of an image goes through its cursor, in characters that need no escape."""
     cursor = image_cursor({"n": n})
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-    assert parse_image_cursor({"cursor": cursor}) == n
+    assert parse_image_place({"cursor": cursor}) == n
 
 
 def test_without_a_cursor_a_list_starts_at_its_beginning() -> None:
     """The first page is asked for without a cursor."""
-    assert parse_image_cursor({}) == 0
+    assert parse_image_place({}) == 0
     assert parse_request_cursor({}) is None
+
+
+@pytest.mark.parametrize(("text", "after"), [("1", 0), ("007", 6), ("999999999", 999_999_998)])
+def test_a_list_starts_at_an_image_by_its_number(text: str, after: int) -> None:
+    """Whoever wants the middle of a million images need not page up to it."""
+    assert parse_image_place({"from": text}) == after
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.0", "x", "1" * 10, "٣"])
+def test_another_number_of_an_image_is_refused(text: str) -> None:
+    """What no image can have for its number gets 422."""
+    with pytest.raises(HttpError, match=r"from: .* is not the number of an image") as caught:
+        parse_image_place({"from": text})
+    assert caught.value.status == 422
+
+
+def test_a_page_has_one_start() -> None:
+    """A number and a cursor together mean nothing."""
+    with pytest.raises(HttpError, match="not at both"):
+        parse_image_place({"from": "1", "cursor": image_cursor({"n": 1})})
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ({}, (None, None)),
+        ({"state": "running"}, ("running", None)),
+        ({"code": "http_404"}, (None, "http_404")),
+        ({"state": "failed", "code": "timeout"}, ("failed", "timeout")),
+    ],
+)
+def test_images_are_filtered(query: dict[str, str], wanted: tuple[str | None, str | None]) -> None:
+    """By their state, by why they failed, or by neither."""
+    assert parse_image_filter(query) == wanted
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"state": ""}, {"state": "done"}, {"code": ""}, {"code": "HTTP 404"}, {"code": "x" * 41}],
+)
+def test_another_filter_is_refused(query: dict[str, str]) -> None:
+    """What is no state and can be no code gets 422, and is named."""
+    with pytest.raises(HttpError, match=rf"{next(iter(query))}: .* is not") as caught:
+        parse_image_filter(query)
+    assert caught.value.status == 422
 
 
 @pytest.mark.parametrize(
@@ -90,7 +136,7 @@ GARBAGE = [
 def test_a_foreign_image_cursor_is_refused(cursor: str) -> None:
     """What the service did not give out as an image's cursor gets 422."""
     with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
-        parse_image_cursor({"cursor": cursor})
+        parse_image_place({"cursor": cursor})
     assert caught.value.status == 422
 
 
