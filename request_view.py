@@ -98,7 +98,10 @@ def _saved_percent(bytes_in: int, bytes_out: int) -> float | None:
 
 
 def _webhook(row: Row) -> dict[str, Any] | None:
-    """Return what became of the newest finish's event; None if none was asked for."""
+    """Return what became of the newest finish's event; None if none was asked for.
+
+    Its deliveries are those of earlier finishes, too, each under the id of its event.
+    """
     url = row["options"].get("webhook_url")
     if url is None:
         return None
@@ -107,6 +110,7 @@ def _webhook(row: Row) -> dict[str, Any] | None:
     state = event.get("state", WebhookState.PENDING if is_finished(row) else WAITING)
     next_at = event.get("due_at") if state == WebhookState.PENDING else None
     return {
+        "id": event.get("id"),
         "url": url,
         "state": state,
         "attempts": event.get("attempts", 0),
@@ -114,7 +118,13 @@ def _webhook(row: Row) -> dict[str, Any] | None:
         "last_error": event.get("last_error"),
         "next_attempt_at": _time(_moment(next_at)),
         "delivered_at": _time(_moment(event.get("delivered_at"))),
+        "deliveries": [_delivery(try_) for try_ in row["webhook_deliveries"]],
     }
+
+
+def _delivery(noted: Row) -> Row:
+    names = ("webhook_id", "at", "attempt", "replay", "status", "error", "seconds")
+    return {name: noted[name] for name in names} | {"at": _time(_moment(noted["at"]))}
 
 
 def _links(row: Row, base_url: str) -> dict[str, str | None]:

@@ -52,8 +52,8 @@ create table if not exists requests (
     bytes_in bigint not null default 0,     -- of the images that succeeded
     bytes_out bigint not null default 0,
     errors_by_code jsonb not null default '{}',
-    webhook_deliveries jsonb not null default '[]', -- the newest tries of its events, newest first, at
-                                            -- most 10: webhook_id, at, attempt, replay, status, error, seconds
+    webhook_deliveries jsonb not null default '[]', -- newest first, at most 10 tries of its events,
+                                            -- each as the status has it
     fence integer not null default 0,       -- finishes taken and retries so far
     lease_until timestamptz                 -- of the finish, while its CSVs are written
 ) with (fillfactor = 50);                   -- counters change often: room for HOT updates

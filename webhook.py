@@ -14,7 +14,7 @@ import random
 import re
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -56,12 +56,13 @@ class ClaimedWebhook:
 class Answer:
     """What came of one try: an HTTP status, or the reason why there is none.
 
-    `retry_after` is the seconds that the receiver asked us to wait.
+    `retry_after` is the seconds that the receiver asked us to wait, `seconds` what the try took.
     """
 
     status: int | None = None
     error: str | None = None
     retry_after: float | None = None
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Delivery:
     retry_seconds: float
     last_status: int | None
     last_error: str | None
+    seconds: float = 0.0  # that the try took
 
 
 def parse_secret(text: str) -> bytes:
@@ -127,6 +129,7 @@ def judge(answer: Answer, attempts: int) -> Delivery:
         retry_seconds=_retry_seconds(answer, attempts) if state is WebhookState.PENDING else 0.0,
         last_status=answer.status,
         last_error=error,
+        seconds=answer.seconds,
     )
 
 

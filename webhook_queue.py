@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from request_queue import lock_request
 from request_view import status_document
 from webhook import ClaimedWebhook, event_body, new_webhook_id
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from database_helper import Cursor
     from webhook import Delivery
 
+DELIVERIES_KEPT: Final = 10  # of a request, the newest: as many as an event has without a replay
 RESTARTS: Final = 100  # of what is due, woken by one sweep: an outage of receivers is no flood
 
 # Beside the state: a lease that ran out is nobody's, so nothing has to be given back.
@@ -28,15 +30,16 @@ _IS_DUE: Final = "state = 'pending' and due_at <= now() and coalesce(lease_until
 def enqueue_webhook(cursor: Cursor, request: dict[str, Any]) -> bool:
     """Write the event of a request in the transaction that finished it; tell whether it asked.
 
-    `request` is the finished row. The event is what the status says now, for good.
+    `request` is the finished row. The event is what the status says now, for good, and has its id.
     """
     url = request["options"].get("webhook_url")
     if not url:
         return False
-    body = event_body(status_document(request, request["base_url"]))
+    webhook_id = new_webhook_id()
+    document = status_document(request | {"webhook": {"id": webhook_id}}, request["base_url"])
     cursor.execute(
         "insert into webhooks (id, request_id, url, body) values (%s, %s, %s, %s)",
-        (new_webhook_id(), request["id"], url, body),
+        (webhook_id, request["id"], url, event_body(document)),
     )
     return True
 
@@ -60,24 +63,38 @@ def claim_webhook(
 
 
 def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> bool:
-    """Write what came of a try; tell whether it was still ours to write.
+    """Write what came of a try, and note it with the request; tell whether it was ours to write.
 
     One whose fence is no longer its event's changes nothing.
     """
+    lock_request(cursor, webhook.request_id)  # before the event, as everybody does
     cursor.execute(
-        """update webhooks set state = %(state)s, attempts = %(attempts)s, lease_until = null,
-                  due_at = now() + make_interval(secs => %(retry_seconds)s),
-                  last_status = %(last_status)s, last_error = %(last_error)s,
-                  delivered_at = case %(state)s when 'delivered' then now() end
-            where id = %(id)s and fence = %(fence)s and lease_until is not null""",
+        """with tried as (
+               update webhooks set state = %(state)s, attempts = %(attempts)s, lease_until = null,
+                      due_at = now() + make_interval(secs => %(retry_seconds)s),
+                      last_status = %(last_status)s, last_error = %(last_error)s,
+                      delivered_at = case %(state)s when 'delivered' then now() end
+                where id = %(id)s and fence = %(fence)s and lease_until is not null
+            returning id, attempts, is_replay, last_status, last_error)
+           update requests r set webhook_deliveries = jsonb_path_query_array(
+                      jsonb_build_object(
+                          'webhook_id', tried.id, 'attempt', tried.attempts,
+                          'replay', tried.is_replay, 'status', tried.last_status,
+                          'error', tried.last_error, 'seconds', %(seconds)s,
+                          'at', now() - make_interval(secs => %(seconds)s))
+                      || webhook_deliveries, %(kept)s)
+             from tried where r.id = %(request_id)s""",
         {
             "id": webhook.id,
+            "request_id": webhook.request_id,
             "fence": webhook.fence,
             "state": delivery.state,
             "attempts": delivery.attempts,
             "retry_seconds": delivery.retry_seconds,
             "last_status": delivery.last_status,
             "last_error": delivery.last_error,
+            "seconds": round(delivery.seconds, 3),
+            "kept": f"$[0 to {DELIVERIES_KEPT - 1}]",
         },
     )
     return cursor.rowcount == 1
@@ -86,12 +103,12 @@ def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery)
 def replay_webhook(cursor: Cursor, request_id: str) -> bool:
     """Make the newest event of a request due now, as if never tried; tell whether there is one.
 
-    An answer to a try that is under way changes nothing any more.
+    The caller has locked the request. An answer to a try under way changes nothing any more.
     """
     cursor.execute(
         """update webhooks set state = 'pending', attempts = 0, due_at = now(),
                   lease_until = null, fence = fence + 1,
-                  last_status = null, last_error = null, delivered_at = null
+                  last_status = null, last_error = null, delivered_at = null, is_replay = true
             where id = (select id from webhooks where request_id = %s
                          order by created_at desc limit 1)""",
         (request_id,),

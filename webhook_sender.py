@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.exceptions import HTTPError as TransportError
@@ -53,6 +54,11 @@ class WebhookSender:
 
     def send(self, webhook: ClaimedWebhook) -> Answer:
         """Return what came of this try; raises nothing."""
+        began_at = time.monotonic()
+        answer = self._try(webhook)
+        return replace(answer, seconds=time.monotonic() - began_at)
+
+    def _try(self, webhook: ClaimedWebhook) -> Answer:
         if self._key is None:
             return Answer(error="WEBHOOK_SECRET is not set in the worker.")
         try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SECRET = f"whsec_{base64.b64encode(bytes(range(40))).decode()}"
 JPEG = saved(photo(32, 24), "JPEG", quality=95)
 UNKNOWN = "0" * 32
+TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 class Receiver(Origin):
@@ -109,10 +110,23 @@ def test_a_receiver_is_told_once_the_csv_is_there(
     assert (event["type"], event["timestamp"]) == ("request.completed", status["finished_at"])
     for name in set(status) - {"webhook"}:
         assert event["data"][name] == status[name]
+    assert event["data"]["webhook"]["id"] == request.headers["webhook-id"]
     assert receiver.answers_on_csv == [200]
     webhook = _webhook(service, request_id)
-    assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+Z", webhook.pop("delivered_at"))
+    (delivery,) = webhook.pop("deliveries")
+    assert TIME.fullmatch(webhook.pop("delivered_at"))
+    assert TIME.fullmatch(delivery.pop("at"))
+    assert 0 < delivery.pop("seconds") < FINISH_SECONDS
+    webhook_id = request.headers["webhook-id"]
+    assert delivery == {
+        "webhook_id": webhook_id,
+        "attempt": 1,
+        "replay": False,
+        "status": 204,
+        "error": None,
+    }
     assert webhook == {
+        "id": webhook_id,
         "url": hook,
         "state": "delivered",
         "attempts": 1,
@@ -170,6 +184,9 @@ def test_a_receiver_that_is_gone_is_left_alone_until_asked(
         assert len({event.headers["webhook-id"] for event in events}) == 1
         assert len({event.body for event in events}) == 1
         assert _verified(events[-1])
+    deliveries = _webhook(service, request_id)["deliveries"]
+    told = [(each["attempt"], each["replay"], each["status"]) for each in deliveries]
+    assert told == [(1, True, 200), (1, True, 200), (1, False, 410)]
 
 
 def test_a_receiver_that_is_down_gets_its_event_later(

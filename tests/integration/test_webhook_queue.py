@@ -96,6 +96,12 @@ def _rows(database: Database, condition: str = "true") -> list[dict[str, Any]]:
         return [dict(row) for row in cursor.fetchall()]
 
 
+def _deliveries(database: Database, request_id: str) -> list[dict[str, Any]]:
+    """Return what is noted with a request, newest first."""
+    noted: list[dict[str, Any]] = _run(database, select_request, request_id)["webhook_deliveries"]
+    return noted
+
+
 def _set(database: Database, assignment: str) -> None:
     with database.transaction() as cursor:
         cursor.execute(f"update webhooks set {assignment}")  # noqa: S608  # our own words
@@ -108,6 +114,7 @@ def test_an_event_is_the_status_of_its_finish(database: Database) -> None:
     event = json.loads(row["body"])
     assert (event["type"], event["timestamp"]) == ("request.completed", "2031-01-02T00:00:00.000Z")
     data = event["data"]
+    assert data["webhook"]["id"] == row["id"]
     assert (data["request_id"], data["status"]) == (request_id, "completed_with_errors")
     assert data["progress"]["failed"] == 1
     assert data["links"]["output_csv"] == f"http://images.example/static/{request_id}.csv"
@@ -175,10 +182,12 @@ def test_a_late_answer_changes_nothing(database: Database) -> None:
     current = _claimed(database, request_id)
     before = _rows(database)[0]
     assert _run(database, record_delivery, late, DELIVERED) is False
+    assert _deliveries(database, request_id) == []
     after = _rows(database)[0]
     assert {**after, "due_in": 0} == {**before, "due_in": 0}
     assert _run(database, record_delivery, current, REFUSED) is True
     assert _run(database, record_delivery, current, DELIVERED) is False  # only once
+    assert [each["status"] for each in _deliveries(database, request_id)] == [500]
 
 
 def test_a_delivery_is_recorded(database: Database) -> None:
@@ -242,12 +251,63 @@ def test_a_replay_begins_anew(database: Database, delivery: Any) -> None:
     assert _claimed(database, request_id).id == webhook.id
 
 
+def test_a_delivery_is_noted_with_its_request(database: Database) -> None:
+    """When it began by the database's clock, how long it took, and what came of it."""
+    request_id = _enqueued(database)
+    webhook = _claimed(database, request_id)
+    refused = judge(Answer(status=500, seconds=61.23456), 0)
+    before = _run(database, select_request, request_id)["now"]
+    _run(database, record_delivery, webhook, refused)
+    (noted,) = _deliveries(database, request_id)
+    began_at = datetime.fromisoformat(noted.pop("at"))
+    assert timedelta(0) <= began_at + timedelta(seconds=61.235) - before < timedelta(seconds=30)
+    assert noted == {
+        "webhook_id": webhook.id,
+        "attempt": 1,
+        "replay": False,
+        "status": 500,
+        "error": "The receiver answered with HTTP status 500.",
+        "seconds": 61.235,
+    }
+
+
+def test_the_newest_deliveries_are_kept(database: Database) -> None:
+    """Ten of them, newest first, over tries, replays and events."""
+    request = _finished(database)
+    request_id = request["id"]
+    _run(database, enqueue_webhook, request)
+    for attempts in range(8):
+        _set(database, "due_at = now()")
+        webhook = _claimed(database, request_id)
+        _run(database, record_delivery, webhook, judge(Answer(status=500), attempts))
+    _run(database, replay_webhook, request_id)
+    first = _claimed(database, request_id)
+    _run(database, record_delivery, first, DELIVERED)
+    _run(database, enqueue_webhook, request)
+    second = _claimed(database, request_id)
+    timeout = judge(Answer(error="shop.example gave no answer in 15 s."), 0)
+    _run(database, record_delivery, second, timeout)
+    _set(database, "due_at = now()")
+    _run(database, record_delivery, _claimed(database, request_id), judge(Answer(status=410), 1))
+    noted = _deliveries(database, request_id)
+    assert [
+        (each["webhook_id"], each["attempt"], each["replay"], each["status"]) for each in noted
+    ] == [
+        (second.id, 2, False, 410),
+        (second.id, 1, False, None),
+        (first.id, 1, True, 204),
+        *[(first.id, attempt, False, 500) for attempt in range(8, 1, -1)],
+    ]
+    assert noted[1]["error"] == "shop.example gave no answer in 15 s."
+
+
 def test_a_replay_overtakes_a_try_under_way(database: Database) -> None:
     """The answer to the earlier try must not end what was asked for anew."""
     request_id = _enqueued(database)
     under_way = _claimed(database, request_id)
     _run(database, replay_webhook, request_id)
     assert _run(database, record_delivery, under_way, DELIVERED) is False
+    assert _deliveries(database, request_id) == []
     assert _claimed(database, request_id).fence > under_way.fence
 
 

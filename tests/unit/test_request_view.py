@@ -34,6 +34,7 @@ def _request(**columns: Any) -> dict[str, Any]:
         "bytes_in": 0,
         "bytes_out": 0,
         "errors_by_code": {},
+        "webhook_deliveries": [],
         "now": NOON + timedelta(seconds=1),
     } | columns
 
@@ -168,6 +169,7 @@ HOOK = {"quality": "auto", "webhook_url": "https://shop.example/hook"}
 def _event(**columns: Any) -> dict[str, Any]:
     """Make an event as the database puts it beside its request's row."""
     return {
+        "id": "msg_2",
         "state": "pending",
         "attempts": 0,
         "last_status": None,
@@ -182,6 +184,7 @@ def test_a_webhook_waits_for_the_end(event: dict[str, Any] | None) -> None:
     """Before the end, also that of a retry, nothing is there to be sent."""
     row = _request(options=HOOK, status="processing", webhook=event)
     assert status_document(row, BASE)["webhook"] == {
+        "id": None,
         "url": "https://shop.example/hook",
         "state": "waiting",
         "attempts": 0,
@@ -189,6 +192,7 @@ def test_a_webhook_waits_for_the_end(event: dict[str, Any] | None) -> None:
         "last_error": None,
         "next_attempt_at": None,
         "delivered_at": None,
+        "deliveries": [],
     }
 
 
@@ -196,7 +200,10 @@ def test_a_webhook_waits_for_the_end(event: dict[str, Any] | None) -> None:
     ("event", "shown"),
     [
         (None, {"state": "pending", "next_attempt_at": None}),
-        (_event(), {"state": "pending", "next_attempt_at": "2031-02-03T12:00:05.000Z"}),
+        (
+            _event(),
+            {"id": "msg_2", "state": "pending", "next_attempt_at": "2031-02-03T12:00:05.000Z"},
+        ),
         (
             _event(attempts=2, last_status=500, last_error="It broke."),
             {"state": "pending", "attempts": 2, "last_status": 500, "last_error": "It broke."},
@@ -220,6 +227,31 @@ def test_a_webhook_of_a_finished_request(
     assert {name: document[name] for name in shown} == shown
     if document["state"] != "pending":
         assert document["next_attempt_at"] is None
+
+
+@pytest.mark.parametrize("finished_at", [None, NOON])
+def test_deliveries_are_shown_as_they_were_noted(finished_at: datetime | None) -> None:
+    """Those of earlier ends too, also while a retry runs; only their time is rewritten."""
+    refused = {
+        "webhook_id": "msg_1",
+        "at": "2031-02-03T13:00:01.25+01:00",
+        "attempt": 1,
+        "replay": False,
+        "status": 500,
+        "error": "The receiver answered with HTTP status 500.",
+        "seconds": 0.012,
+    }
+    delivered = refused | {"webhook_id": "msg_2", "replay": True, "status": 204, "error": None}
+    row = _request(
+        options=HOOK,
+        started_at=NOON,
+        finished_at=finished_at,
+        webhook=_event(),
+        webhook_deliveries=[delivered, refused],
+    )
+    at = {"at": "2031-02-03T12:00:01.250Z"}
+    shown = status_document(row, BASE)["webhook"]["deliveries"]
+    assert shown == [delivered | at, refused | at]
 
 
 def test_a_request_of_before_webhooks_has_none() -> None:
