@@ -118,13 +118,8 @@ def _webhook(row: Row) -> dict[str, Any] | None:
         "last_error": event.get("last_error"),
         "next_attempt_at": _time(_moment(next_at)),
         "delivered_at": _time(_moment(event.get("delivered_at"))),
-        "deliveries": [_delivery(try_) for try_ in row["webhook_deliveries"]],
+        "deliveries": row["webhook_deliveries"],
     }
-
-
-def _delivery(noted: Row) -> Row:
-    names = ("webhook_id", "at", "attempt", "replay", "status", "error", "seconds")
-    return {name: noted[name] for name in names} | {"at": _time(_moment(noted["at"]))}
 
 
 def _links(row: Row, base_url: str) -> dict[str, str | None]:

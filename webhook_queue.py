@@ -65,7 +65,8 @@ def claim_webhook(
 def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> bool:
     """Write what came of a try, and note it with the request; tell whether it was ours to write.
 
-    One whose fence is no longer its event's changes nothing.
+    The note is what the status shows, so that showing it costs next to nothing. One whose fence is
+    no longer its event's changes nothing.
     """
     lock_request(cursor, webhook.request_id)  # before the event, as everybody does
     cursor.execute(
@@ -81,7 +82,9 @@ def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery)
                           'webhook_id', tried.id, 'attempt', tried.attempts,
                           'replay', tried.is_replay, 'status', tried.last_status,
                           'error', tried.last_error, 'seconds', %(seconds)s,
-                          'at', now() - make_interval(secs => %(seconds)s))
+                          'at', to_char(
+                              (now() - make_interval(secs => %(seconds)s)) at time zone 'UTC',
+                              'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
                       || webhook_deliveries, %(kept)s)
              from tried where r.id = %(request_id)s""",
         {

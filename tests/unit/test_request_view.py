@@ -231,10 +231,10 @@ def test_a_webhook_of_a_finished_request(
 
 @pytest.mark.parametrize("finished_at", [None, NOON])
 def test_deliveries_are_shown_as_they_were_noted(finished_at: datetime | None) -> None:
-    """Those of earlier ends too, also while a retry runs; only their time is rewritten."""
+    """Those of earlier ends too, also while a retry runs."""
     refused = {
         "webhook_id": "msg_1",
-        "at": "2031-02-03T13:00:01.25+01:00",
+        "at": "2031-02-03T12:00:01.250Z",
         "attempt": 1,
         "replay": False,
         "status": 500,
@@ -249,9 +249,7 @@ def test_deliveries_are_shown_as_they_were_noted(finished_at: datetime | None) -
         webhook=_event(),
         webhook_deliveries=[delivered, refused],
     )
-    at = {"at": "2031-02-03T12:00:01.250Z"}
-    shown = status_document(row, BASE)["webhook"]["deliveries"]
-    assert shown == [delivered | at, refused | at]
+    assert status_document(row, BASE)["webhook"]["deliveries"] == [delivered, refused]
 
 
 def test_a_request_of_before_webhooks_has_none() -> None:
