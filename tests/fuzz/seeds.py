@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final
 
@@ -50,7 +51,6 @@ _ODD: Final = (
     "\r\nGET / HTTP/1.1\nHost: a\nConnection: close\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
 )
 _ID: Final = "0a" * 16
-_MOMENT: Final = "2026-01-02T03:04:05.678901+00:00"
 
 
 def _requests() -> list[str]:
@@ -88,16 +88,10 @@ def _images() -> list[bytes]:
 
 
 def _cursors() -> list[str]:
-    class Moment:
-        def isoformat(self) -> str:
-            return _MOMENT
-
+    moment = datetime(2026, 11, 22, 12, tzinfo=UTC)
     return [
-        f"limit=7&cursor={image_cursor({'n': 12})}",
-        "cursor=" + request_cursor({"created_at": Moment(), "id": "0" * 32}),
-        "!true",
-        "!12",
-        f'!["{_MOMENT}","{"a" * 32}"]',
+        f"limit=7&from=3&cursor={image_cursor({'n': 12})}",
+        "cursor=" + request_cursor({"created_at": moment, "id": "0" * 32}),
     ]
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 
@@ -21,11 +18,6 @@ from paging import (
 )
 
 ID = "0123456789abcdef" * 2
-
-
-def _cursor(place: Any) -> str:
-    """Make a cursor as the service would, of any place."""
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +48,8 @@ def test_another_limit_is_refused(text: str) -> None:
 def test_an_image_cursor_comes_back(n: int) -> None:
     """The number of an image goes through its cursor, in characters that need no escape."""
     cursor = image_cursor({"n": n})
-    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert cursor.isalnum()
+    assert cursor.isascii()
     assert parse_image_place({"cursor": cursor}) == n
 
 
@@ -80,10 +73,11 @@ def test_another_number_of_an_image_is_refused(text: str) -> None:
     assert caught.value.status == 422
 
 
-def test_a_page_has_one_start() -> None:
-    """A number and a cursor together mean nothing."""
-    with pytest.raises(HttpError, match="not at both"):
-        parse_image_place({"from": "1", "cursor": image_cursor({"n": 1})})
+@pytest.mark.parametrize(("first", "behind"), [(5, 100), (100, 5)])
+def test_a_page_starts_at_the_later_place(first: int, behind: int) -> None:
+    """Whoever pages on from a number may leave it in the query."""
+    query = {"from": str(first), "cursor": image_cursor({"n": behind})}
+    assert parse_image_place(query) == max(first - 1, behind)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +119,21 @@ def test_a_request_cursor_comes_back(moment: datetime) -> None:
 
 
 GARBAGE = [
-    *["", "=", "!!", "x", "é", "\udc80", "AAAA", "/+/+", _cursor(None), _cursor({}), _cursor("n")],
-    *[_cursor([]), _cursor([1, 2]), _cursor(1.5), base64.urlsafe_b64encode(b"[" * 9000).decode()],
+    "",
+    "=",
+    "x",
+    "é",
+    "\udc80",
+    "\0",
+    "-0000001",
+    "0x000001",
+    "0000 001",
+    "٣" * 8,
+    "0" * 9000,
 ]
 
 
-@pytest.mark.parametrize(
-    "cursor", [*GARBAGE, _cursor(-1), _cursor(2**31), _cursor(True), _cursor([1])]
-)
+@pytest.mark.parametrize("cursor", [*GARBAGE, "1", "80000000", "0000000A", "00000001\n"])
 def test_a_foreign_image_cursor_is_refused(cursor: str) -> None:
     """What the service did not give out as an image's cursor gets 422."""
     with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
@@ -140,19 +141,7 @@ def test_a_foreign_image_cursor_is_refused(cursor: str) -> None:
     assert caught.value.status == 422
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        *GARBAGE,
-        _cursor(7),
-        _cursor(["2031-02-03T04:05:06+00:00"]),
-        _cursor(["yesterday", ID]),
-        _cursor(["2031-02-03T04:05:06+00:00", "\0"]),
-        _cursor(["2031-02-03T04:05:06+00:00", "\ud800"]),
-        _cursor(["2031-02-03T04:05:06+00:00", ID + "0"]),
-        _cursor(["0001-01-01T00:00:00+23:59", ID]),
-    ],
-)
+@pytest.mark.parametrize("cursor", [*GARBAGE, ID, "-" + "0" * 12 + ID, "0" * 14 + ID])
 def test_a_foreign_request_cursor_is_refused(cursor: str) -> None:
     """What would not be a place in the database's order gets 422 before it gets there."""
     with pytest.raises(HttpError, match="cursor: not one that this service gave out") as caught:
@@ -160,9 +149,10 @@ def test_a_foreign_request_cursor_is_refused(cursor: str) -> None:
     assert caught.value.status == 422
 
 
-@pytest.mark.parametrize("offset", ["", "+00:00:00.000001"])
-def test_a_request_cursor_is_a_moment_that_the_database_understands(offset: str) -> None:
-    """Whatever offset a cursor was made up with, the time that comes out is in UTC."""
-    place = parse_request_cursor({"cursor": _cursor([f"2031-02-03T04:05:06{offset}", ID])})
+@pytest.mark.parametrize("microseconds", ["0" * 13, "f" * 13])
+def test_a_request_cursor_is_a_moment_that_the_database_understands(microseconds: str) -> None:
+    """Whatever was made up, a time comes out that is within the range of both, and in UTC."""
+    place = parse_request_cursor({"cursor": microseconds + ID})
     assert place
+    assert 1970 <= place[0].year < 2200
     assert place[0].tzinfo is UTC
