@@ -1,27 +1,25 @@
 """The service's HTTP API: which route does what.
 
 A status is one database read, never a question to the worker. `httpd` speaks to the clients,
-`access_control` says who may ask, `upload_intake` takes uploads in, `request_view` words
-the answers.
+`http_router` finds the route, `upload_intake` takes uploads in, `request_view` words the answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import re
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import metrics
 from access_control import AccessControl
-from database_helper import BATCH_SECONDS, DatabaseUnavailableError, is_alive
-from errors import HttpError, ImageError
+from database_helper import BATCH_SECONDS
+from errors import HttpError
 from file_response import file_response, is_unchanged
+from http_router import REQUEST_ID, Router, not_found, route, unavailable
 from httpd.http_protocol import Response, json_response
 from job_queue import defer_begin, defer_turn, defer_turns, defer_webhook
+from operations_api import OperationsApi
 from output_files import OutputFiles
 from paging import (
     image_cursor,
@@ -46,19 +44,17 @@ from upload_intake import UploadIntake, accepted
 from webhook_queue import replay_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from database_helper import Database
+    from http_router import Call
     from httpd.http_protocol import Request
     from image_store import ImageStore, StoredObject
     from request_queue import Retried
     from settings import Settings
 
 ROOT: Final = Path(__file__).parent
-RETRY_SECONDS: Final = 5  # asked of clients while database or store are away
 LONGEST_POLL_SECONDS: Final = 10
-_ID: Final = "[0-9a-f]{32}"
 _CONTENT_TYPES: Final = {
     "jpg": "image/jpeg",
     "png": "image/png",
@@ -75,30 +71,6 @@ _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 _FOR_EVERY_SITE: Final = {"Cross-Origin-Resource-Policy": "cross-origin"}
 _REVALIDATED: Final = {"Cache-Control": "no-cache"}
 
-logger = logging.getLogger(__name__)
-
-
-class Call(NamedTuple):
-    """A request on its way to its handler: the path's groups, and the caller's key digest."""
-
-    request: Request
-    groups: tuple[str, ...]
-    owner: str | None
-
-
-class Route(NamedTuple):
-    """A path and what answers each method.
-
-    One that `is_public` needs no key; if it `is_charged`, its callers have a rate all the same. One
-    that `is_quick` waits for nothing but a disk.
-    """
-
-    pattern: re.Pattern[str]
-    methods: dict[str, Callable[[Call], Response]]
-    is_public: bool = False
-    is_charged: bool = False
-    is_quick: bool = False
-
 
 class Api:
     """Answers requests. Shared by the server's threads."""
@@ -109,60 +81,45 @@ class Api:
         self._store = store
         self._files = OutputFiles(database, store)
         self._intake = UploadIntake(settings, database, store)
-        self._access = AccessControl(settings)
-        self.is_draining = False
-        image = rf"/uploads/({_ID})/\1-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
-        self._routes = [  # tried in this order: what is asked most is first
-            _route(image, is_public=True, is_quick=store.is_on_disk, GET=self._image),
-            _route(f"/status/({_ID})", GET=self._status, DELETE=self._delete),
-            _route("/upload", POST=self._upload),
-            _route("/requests", GET=self._requests),
-            _route(f"/status/({_ID})/images", GET=self._images),
-            _route(f"/status/({_ID})/retry", POST=self._retry),
-            _route(f"/status/({_ID})/webhook", POST=self._send_webhook),
-            _route(
-                rf"/static/({_ID})(-report)?\.csv", is_public=True, is_charged=True, GET=self._csv
+        self._operations = OperationsApi(database, store)
+        image = rf"/uploads/{REQUEST_ID}/(?P=id)-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
+        csv = rf"/static/{REQUEST_ID}(-report)?\.csv"
+        samples = r"/(samples/[a-z0-9-]+\.[a-z]+)"
+        web = r"/(web/[a-z-]+\.(?:js|css|svg))"
+        routes = [  # tried in this order: what is asked most is first
+            route(
+                "/uploads/{id}/{id}-{n}.{ext}",
+                image,
+                is_public=True,
+                is_quick=store.is_on_disk,
+                GET=self._image,
             ),
-            _route(r"/(samples/[a-z0-9-]+\.[a-z]+)", is_public=True, GET=self._project_file),
-            _route("/", is_public=True, is_quick=True, GET=self._page),
-            _route(r"/(web/[a-z-]+\.(?:js|css|svg))", is_public=True, GET=self._project_file),
-            _route("/metrics", GET=self._metrics),
-            _route("/healthz", is_public=True, is_quick=True, GET=self._healthz),
-            _route("/readyz", is_public=True, is_charged=True, GET=self._readyz),
+            route("/status/{id}", GET=self._status, DELETE=self._delete),
+            route("/upload", POST=self._upload),
+            route("/requests", GET=self._requests),
+            route("/status/{id}/images", GET=self._images),
+            route("/status/{id}/retry", POST=self._retry),
+            route("/status/{id}/webhook", POST=self._send_webhook),
+            route("/static/{id}.csv", csv, is_public=True, is_charged=True, GET=self._csv),
+            route("/samples/{name}", samples, is_public=True, GET=self._project_file),
+            route("/", is_public=True, is_quick=True, GET=self._page),
+            route("/web/{name}", web, is_public=True, GET=self._project_file),
+            *self._operations.routes,
         ]
+        self.answer = Router(AccessControl(settings), routes).answer
 
-    def answer(self, request: Request) -> Response:
-        """Return the response to a request. Raises HttpError; anything else is a bug."""
-        try:
-            return self._route(request)
-        except (DatabaseUnavailableError, ImageError) as error:
-            logger.warning("%s %s: %s", request.method, request.path, error)
-            raise _unavailable("the database or the store is away, try again later") from error
+    @property
+    def is_draining(self) -> bool:
+        """Whether no further upload is taken."""
+        return self._operations.is_draining
 
-    def _route(self, request: Request) -> Response:
-        for route in self._routes:
-            if match := route.pattern.fullmatch(request.path):
-                owner = self._admit(route, request)
-                method = "GET" if request.method == "HEAD" else request.method
-                if method not in route.methods:
-                    raise _wrong_method(route)
-                if not route.is_quick:
-                    request.before_waiting()
-                return route.methods[method](Call(request, match.groups(), owner))
-        self._access.admit(request)
-        raise _not_found()
-
-    def _admit(self, route: Route, request: Request) -> str | None:
-        """Return the digest of the caller's key where one is needed. Raises HttpError."""
-        if not route.is_public:
-            return self._access.admit(request)
-        if route.is_charged:
-            self._access.admit_anybody(request)
-        return None
+    def drain(self) -> None:
+        """Take no further upload; all else goes on."""
+        self._operations.is_draining = True
 
     def _upload(self, call: Call) -> Response:
         if self.is_draining:
-            raise _unavailable("the service is stopping")
+            raise unavailable("the service is stopping")
         return self._intake.take(call.request, call.owner)
 
     def _requests(self, call: Call) -> Response:
@@ -288,7 +245,7 @@ class Api:
             if row is None and select_deleted_request(cursor, request_id):
                 raise _gone()
         if row is None or not is_finished(row):
-            raise _not_found("there is no such CSV, or not yet: see the request's status")
+            raise not_found("there is no such CSV, or not yet: see the request's status")
         key = (report_csv_key if is_report else output_csv_key)(request_id)
         name = key.rpartition("/")[2]
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -308,7 +265,7 @@ class Api:
         self, request: Request, file: StoredObject | None, headers: dict[str, str]
     ) -> Response:
         if file is None:
-            raise _not_found()
+            raise not_found()
         return file_response(request, self._store, file, headers | _content_type(file.key))
 
     def _page(self, call: Call) -> Response:  # noqa: ARG002  # every handler takes the call
@@ -324,20 +281,6 @@ class Api:
             "frame-ancestors 'none'"
         )
 
-    def _metrics(self, call: Call) -> Response:  # noqa: ARG002
-        return Response(HTTPStatus.OK, metrics.render(), {"Content-Type": metrics.CONTENT_TYPE})
-
-    def _healthz(self, call: Call) -> Response:  # noqa: ARG002
-        return json_response({"status": "ok"})
-
-    def _readyz(self, call: Call) -> Response:  # noqa: ARG002
-        with self._database.reading() as cursor:
-            is_alive(cursor)
-        self._store.check()
-        if self.is_draining:
-            raise _unavailable("the service is stopping")
-        return json_response({"status": "ready"})
-
     def _find_request(self, call: Call) -> dict[str, Any]:
         """Return the row of the caller's request.
 
@@ -347,7 +290,7 @@ class Api:
             row = select_request(cursor, call.groups[0])
             found = row or select_deleted_request(cursor, call.groups[0])
         if found is None or (found["owner"] != call.owner and self._settings.api_keys):
-            raise _not_found("there is no request with this id")
+            raise not_found("there is no request with this id")
         if row is None:
             raise _gone()
         return row
@@ -355,17 +298,6 @@ class Api:
     @property
     def _base_url(self) -> str:
         return self._settings.base_url
-
-
-def _route(
-    path: str,
-    *,
-    is_public: bool = False,
-    is_charged: bool = False,
-    is_quick: bool = False,
-    **methods: Callable[[Call], Response],
-) -> Route:
-    return Route(re.compile(path), methods, is_public, is_charged, is_quick)
 
 
 def _digest(row: dict[str, Any]) -> str:
@@ -378,7 +310,7 @@ def _own_file(name: str, headers: dict[str, str]) -> Response:
     """Answer with a file that the project ships."""
     path = ROOT / name
     if not path.is_file():
-        raise _not_found()
+        raise not_found()
     return Response(HTTPStatus.OK, path.read_bytes(), headers | _content_type(name) | _REVALIDATED)
 
 
@@ -386,24 +318,5 @@ def _content_type(name: str) -> dict[str, str]:
     return {"Content-Type": _CONTENT_TYPES[name.rpartition(".")[2]]}
 
 
-def _wrong_method(route: Route) -> HttpError:
-    allowed = [*route.methods, "HEAD"] if "GET" in route.methods else list(route.methods)
-    return HttpError(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        f"this takes {' and '.join(allowed)}",
-        headers={"Allow": ", ".join(allowed)},
-    )
-
-
-def _not_found(detail: str = "there is nothing here") -> HttpError:
-    return HttpError(HTTPStatus.NOT_FOUND, detail)
-
-
 def _gone() -> HttpError:
     return HttpError(HTTPStatus.GONE, "the request was deleted, by its owner or by its age")
-
-
-def _unavailable(detail: str) -> HttpError:
-    return HttpError(
-        HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_SECONDS)}
-    )

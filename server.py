@@ -42,7 +42,7 @@ def main() -> None:
         print(line, flush=True)  # noqa: T201  # a command speaks
         process.wait_for_signal()
         stop_by = time.monotonic() + settings.shutdown_seconds  # for the worker and for answers
-        api.is_draining = True  # while the worker drains, status goes on and uploads don't
+        api.drain()  # while the worker does so, too, status goes on and uploads don't
 
 
 def _seconds_until(moment: float, at_most: float) -> float:

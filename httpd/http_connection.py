@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from contextlib import ExitStack
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -23,6 +23,7 @@ from httpd.http_protocol import (
     MAX_HEADER_BYTES,
     Request,
     RequestHead,
+    RequestNotes,
     Response,
     parse_request_line,
     problem_response,
@@ -33,8 +34,6 @@ from local_file import FilePart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from prometheus_client import Counter
 
     from httpd.connection_places import Place
     from httpd.http_protocol import RequestLine
@@ -78,6 +77,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         self._site = site
         self._line: RequestLine | None = None
         self._body: ArrivingBody | None = None
+        self._notes = RequestNotes()
         # Nothing of ours may lead back to us: the memory would wait for the garbage collector.
         self._before_waiting = partial(before_waiting, connection)
         self.close_connection = False
@@ -128,6 +128,7 @@ class HttpHandler(BaseHTTPRequestHandler):
     def _answer_request(self, closing: ExitStack) -> None:
         started = time.monotonic()
         self._line, self._body, self.close_connection = None, None, True  # until it is understood
+        self._notes = RequestNotes()
         try:
             response = self._site.answer(self._read_request(closing))
             head = self._render_head(response)
@@ -137,12 +138,14 @@ class HttpHandler(BaseHTTPRequestHandler):
         except ConnectionOverError:
             raise
         except Exception:
-            logger.exception("%s %s", *self._subject())
+            logger.exception("%s %s", *self._subject(), extra=self._about())
             self.close_connection = True
             response = problem_response(_bug())
             head = self._render_head(response)
-        _responses_of(response.status).inc()
-        self._log_access(response.status, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        method, _ = self._subject()
+        metrics.count_response(self._notes.route, method, response.status, seconds)
+        self._log_access(response, seconds)
         self._send(head, response)
 
     def _render_head(self, response: Response) -> bytes:
@@ -168,7 +171,7 @@ class HttpHandler(BaseHTTPRequestHandler):
         peer = str(self.client_address[0])
         return Request(
             *(head.method, head.path, head.query, head.headers),
-            *(self._body, peer, closing, self._before_waiting),
+            *(self._body, peer, closing, self._before_waiting, self._notes),
         )
 
     def _read_head(self) -> tuple[RequestLine, list[bytes]]:
@@ -232,10 +235,14 @@ class HttpHandler(BaseHTTPRequestHandler):
                 if length >= 0:
                     self._writer.send(piece, pace)
         except (ServiceError, OSError) as error:  # of the store: it is too late to say so
-            logger.warning("%s %s: %s", *self._subject(), error)
+            logger.warning("%s %s: %s", *self._subject(), error, extra=self._about())
             raise ConnectionOverError from error
         if length:
-            logger.error("%s %s: the body has another length than declared", *self._subject())
+            logger.error(
+                "%s %s: the body has another length than declared",
+                *self._subject(),
+                extra=self._about(),
+            )
             raise ConnectionOverError
 
     def _send_file(self, head: bytes, part: FilePart, pace: Pace) -> None:
@@ -251,20 +258,39 @@ class HttpHandler(BaseHTTPRequestHandler):
             return "-", "-"
         return self._line.method, self._line.target.partition("?")[0]
 
-    def _log_access(self, status: HTTPStatus, seconds: float) -> None:
+    def _about(self) -> dict[str, str]:
+        """Return the members of a log's line that name the upload, if the request is about one."""
+        request_id = self._notes.request_id
+        return {"request_id": request_id} if request_id else {}
+
+    def _log_access(self, response: Response, seconds: float) -> None:
         # Reading is asked often and tells little; what was refused or changed something is kept.
+        # The metrics have all of it.
         method, path = self._subject()
+        status = response.status
         level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
-        logger.log(level, "%s %s %d %.3f s", method, path, status, seconds)
+        if not logger.isEnabledFor(level):
+            return
+        size = len(response.body) if isinstance(response.body, bytes) else None
+        logger.log(
+            level,
+            "%s %s %d %.3f s",
+            *(method, path, status, seconds),
+            extra=self._about()
+            | {
+                "method": method,
+                "path": path,
+                "route": self._notes.route or metrics.OTHER,
+                "status": status.value,
+                "seconds": round(seconds, 6),
+                "bytes": size or response.headers.get("Content-Length", 0),
+                "client": str(self.client_address[0]),
+            },
+        )
 
 
 def _invite_body(writer: SocketWriter) -> None:
     writer.send(b"HTTP/1.1 100 Continue\r\n\r\n", Pace(0))
-
-
-@lru_cache
-def _responses_of(status: HTTPStatus) -> Counter:
-    return metrics.HTTP_RESPONSES.labels(status.value)
 
 
 def _bug() -> HttpError:

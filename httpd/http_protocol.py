@@ -67,6 +67,17 @@ class RequestBody(Protocol):
         """Yield the body. Raises HttpError 400 when it is cut short, 408 when it is too slow."""
 
 
+@dataclass(slots=True)
+class RequestNotes:
+    """What is found out about a request on the way, to be counted and logged with its answer.
+
+    `route` is the template of its path, `request_id` of the upload that it is about.
+    """
+
+    route: str = ""
+    request_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks. `path` is as it was sent, without the query; `peer` is an address.
@@ -83,6 +94,7 @@ class Request:
     peer: str = ""
     closing: ExitStack = field(default_factory=ExitStack)
     before_waiting: Callable[[], None] = lambda: None
+    notes: RequestNotes = field(default_factory=RequestNotes)
 
 
 @dataclass(frozen=True, slots=True)
