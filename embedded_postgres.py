@@ -303,8 +303,8 @@ def _is_server(pid: int, data: Path) -> bool:
         return sys.platform != "linux" or Path(f"/proc/{pid}/cwd").samefile(data)
     except FileNotFoundError:  # it ended this moment
         return False
-    except PermissionError:  # another user's, or a container that keeps even root from looking
-        return os.geteuid() == 0
+    except PermissionError:  # another user's, or in a namespace that keeps us from looking
+        return os.geteuid() in {0, Path(f"/proc/{pid}").stat().st_uid}
 
 
 def _process_status(pid: int) -> str:

@@ -6,9 +6,10 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +18,15 @@ from database_helper import Database, DatabaseUnavailableError
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from errors import ImageError, SettingsError
-from image_store import ImageStore
+from image_store import open_store
 from redaction import redact_url
 from service_log import configure_log
 from settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from image_store import ImageStore
 
 EXIT_CANNOT_START: Final = 2
 WATCH_SECONDS: Final = 1.0
@@ -56,9 +59,11 @@ class ServiceProcess:
         Only from the main thread: signals arrive there, and the embedded server ends with the
         thread that started it.
         """
+        tell_manager("READY=1")
         while not self.stop.wait(WATCH_SECONDS):
             self._watch_postgres()
         logger.info("stopping")
+        tell_manager("STOPPING=1")
 
     def _watch_postgres(self) -> None:
         try:
@@ -99,6 +104,13 @@ def bound_heaps() -> None:
         mallopt(_M_ARENA_MAX, HEAPS)
 
 
+def tell_manager(state: str) -> None:
+    """Tell the service manager how far we are, if there is one that asks (sd_notify(3))."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, suppress(OSError):
+            manager.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
 def _stop_on_signal() -> threading.Event:
     """Take the first signal for the wish to stop; a second one ends the process at once."""
     stop = threading.Event()
@@ -130,8 +142,11 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         name = "POSTGRES_DIR" if postgres else "DATABASE_URL"
         raise SettingsError(f"{name}: {error.detail}") from error
     try:
-        store = ImageStore(settings.storage_url)
+        store = open_store(settings.storage_url)
         store.check()
     except (OSError, ValueError, ImageError) as error:
-        raise SettingsError(f"STORAGE_URL={redact_url(settings.storage_url)}: {error}") from error
+        reason = str(error.__cause__ or "").partition("\n")[0]
+        because = f" ({reason})" if reason else ""
+        shown = f"STORAGE_URL={redact_url(settings.storage_url)}"
+        raise SettingsError(f"{shown}: {error}{because}") from error
     return ServiceProcess(settings, database, store, postgres, stop)

@@ -591,3 +591,25 @@ def test_ctrl_c_is_not_for_the_server(
 def test_only_a_living_postgres_counts(status: str, lives: bool) -> None:  # noqa: FBT001  # a table
     """A zombie, another program or none doesn't hold the data."""
     assert bool(embedded_postgres._POSTGRES_LIVES.fullmatch(status)) is lives
+
+
+@on_linux
+@pytest.mark.parametrize(("user", "lives"), [("ours", True), ("another", False)])
+def test_a_server_that_hides_is_judged_by_its_user(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    lives: bool,  # noqa: FBT001  # a table
+) -> None:
+    """Our own server in another namespace lets us not look at its directory, and is one all the same."""
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError
+
+    us = os.geteuid() or 65_533  # root is never kept from looking by the user alone
+    owner = os.stat_result([0] * 4 + [us if user == "ours" else us + 1] + [0] * 5)
+    monkeypatch.setattr(os, "geteuid", lambda: us)
+    monkeypatch.setattr(embedded_postgres, "_process_status", lambda _: "S postgres")
+    monkeypatch.setattr(Path, "samefile", refuse)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: owner)
+    assert embedded_postgres._is_server(os.getpid(), tmp_path) is lives
