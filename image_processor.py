@@ -164,6 +164,7 @@ class ImageProcessor:
         """Claim no image more; return when those under way are recorded or postponed."""
         self._is_draining = True
         self._pipeline.drain()
+        self._courier.drain()
         if self._claims:
             await asyncio.wait(self._claims)
         await self._in_flight.wait_empty()

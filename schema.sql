@@ -184,6 +184,7 @@ create table if not exists webhooks (
     id text primary key,                    -- msg_…: the header webhook-id, the same at every try
     request_id text not null references requests (id) on delete cascade,
     url text not null,                      -- without credentials
+    host text generated always as (substring(url from '^[^:]+://(\[[^]]+\]|[^/:?#]+)')) stored,
     body text not null,                     -- JSON, as it was when the request finished
     state text not null default 'pending' check (state in (
         'pending',                          -- to be sent from due_at on
@@ -192,7 +193,7 @@ create table if not exists webhooks (
     is_replay boolean not null default false, -- somebody asked for it to be sent again
     due_at timestamptz not null default now(),
     lease_until timestamptz,                -- while it is being sent
-    fence integer not null default 0,       -- claims and replays so far
+    fence integer not null default 0,       -- claims, answers and replays so far
     last_status integer,                    -- of the receiver's newest answer, where there was one
     last_error text,                        -- why the newest try was no delivery
     created_at timestamptz not null default now(),
@@ -201,8 +202,10 @@ create table if not exists webhooks (
 
 -- The webhook of a request's status: its newest.
 create index if not exists webhooks_of_request on webhooks (request_id, created_at desc);
--- The sweeper: what is due.
-create index if not exists webhooks_pending on webhooks (due_at) where state = 'pending';
+-- The sweeper: what is due. Claiming: what has waited longest for a host.
+create index if not exists webhooks_pending on webhooks (host, due_at) where state = 'pending';
+-- Claiming: how many are being sent to a host.
+create index if not exists webhooks_sending on webhooks (host) where lease_until is not null;
 
 -- Uploads that came with an Idempotency-Key, for 24 hours. The row is written first in the upload's
 -- own transaction: a second upload with the key waits for that, then gets the first one's answer.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from webhook import Delivery
 
 DELIVERIES_KEPT: Final = 10  # of a request, the newest: as many as an event has without a replay
+HOST_SENDERS: Final = 4  # events at a time to one host: one that hangs leaves senders to others
 RESTARTS: Final = 100  # of what is due, woken by one sweep: an outage of receivers is no flood
 
 # Beside the state: a lease that ran out is nobody's, so nothing has to be given back.
@@ -47,16 +48,34 @@ def enqueue_webhook(cursor: Cursor, request: dict[str, Any]) -> bool:
 def claim_webhook(
     cursor: Cursor, request_id: str, *, lease_seconds: float
 ) -> ClaimedWebhook | None:
-    """Claim the event of a request that has been due for longest; None if none is."""
+    """Claim the event of a request that has been due for longest; None if none is.
+
+    Nor is one claimed of a host that HOST_SENDERS are being sent to.
+    """
+    return _claim(cursor, "request_id = %(of)s", request_id, lease_seconds)
+
+
+def claim_next_webhook(
+    cursor: Cursor, sent: ClaimedWebhook, *, lease_seconds: float
+) -> ClaimedWebhook | None:
+    """Claim likewise, of all that are for the host to which one was sent."""
+    host = "host = (select host from webhooks where id = %(of)s)"
+    return _claim(cursor, host, sent.id, lease_seconds)
+
+
+def _claim(cursor: Cursor, condition: str, of: str, lease_seconds: float) -> ClaimedWebhook | None:
     cursor.execute(
         f"""with due as materialized (
-               select id from webhooks where request_id = %s and {_IS_DUE}
+               select id from webhooks candidate
+                where {condition} and {_IS_DUE} and %(most)s > (
+                          select count(*) from webhooks sending
+                           where sending.host = candidate.host and sending.lease_until > now())
                 order by due_at limit 1 for update skip locked)
            update webhooks w set fence = fence + 1,
-                  lease_until = now() + make_interval(secs => %s)
+                  lease_until = now() + make_interval(secs => %(seconds)s)
              from due where w.id = due.id
         returning w.id, request_id, fence, attempts, url, body""",  # noqa: S608  # our own words
-        (request_id, lease_seconds),
+        {"of": of, "most": HOST_SENDERS, "seconds": lease_seconds},
     )
     row = cursor.fetchone()
     return ClaimedWebhook(**row) if row else None
@@ -71,11 +90,12 @@ def record_delivery(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery)
     lock_request(cursor, webhook.request_id)  # before the event, as everybody does
     cursor.execute(
         """with tried as (
-               update webhooks set state = %(state)s, attempts = %(attempts)s, lease_until = null,
+               update webhooks set state = %(state)s, attempts = %(attempts)s,
+                      fence = fence + 1, lease_until = null,
                       due_at = now() + make_interval(secs => %(retry_seconds)s),
                       last_status = %(last_status)s, last_error = %(last_error)s,
                       delivered_at = case %(state)s when 'delivered' then now() end
-                where id = %(id)s and fence = %(fence)s and lease_until is not null
+                where id = %(id)s and fence = %(fence)s
             returning id, attempts, is_replay, last_status, last_error)
            update requests r set webhook_deliveries = jsonb_path_query_array(
                       jsonb_build_object(
@@ -130,9 +150,16 @@ def select_next_webhook_due(cursor: Cursor, request_id: str) -> datetime | None:
 
 
 def select_due_webhooks(cursor: Cursor) -> Sequence[str]:
-    """Return requests with events that are due now, those that wait longest first."""
+    """Return requests with events that are due now, those that wait longest first.
+
+    Not more for one host than may be sent to it at a time.
+    """
     cursor.execute(
-        f"select request_id from webhooks where {_IS_DUE} order by due_at limit %s",  # noqa: S608
-        (RESTARTS,),
+        f"""select request_id from (
+                 select request_id, due_at,
+                        row_number() over (partition by host order by due_at) as place
+                   from webhooks where {_IS_DUE}) as due
+            where place <= %s order by due_at limit %s""",  # noqa: S608  # our own words
+        (HOST_SENDERS, RESTARTS),
     )
     return list(dict.fromkeys(row["request_id"] for row in cursor.fetchall()))

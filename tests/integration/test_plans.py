@@ -38,8 +38,8 @@ LIVE: Final = f"{0:032x}"  # half of it still to be done
 ENDED: Final = f"{1:032x}"  # all its images have ended
 CANCELLING: Final = f"{2:032x}"
 DELETED: Final = f"{REQUESTS - 1:032x}"
-# Tables that are short enough to be read whole, and an index that may be read besides.
-SHORT: Final = ("requests", "procrastinate", "webhooks_pending")
+# Tables that are short enough to be read whole, and indexes that may be read besides.
+SHORT: Final = ("requests", "procrastinate", "webhooks_pending", "webhooks_sending")
 STATISTICS: Final = ("none", "of before", "of now")
 
 
@@ -255,7 +255,11 @@ STATEMENTS: Final[dict[str, tuple[Callable[[Any], object], set[str]]]] = {
     ),
     "event": (
         lambda c: webhook_queue.claim_webhook(c, LIVE, lease_seconds=9),
-        {"webhooks_of_request", "webhooks_pkey"},
+        {"webhooks_of_request", "webhooks_pkey", "webhooks_sending"},
+    ),
+    "event of its host": (
+        lambda c: webhook_queue.claim_next_webhook(c, EVENT, lease_seconds=9),
+        {"webhooks_pending", "webhooks_pkey", "webhooks_sending"},
     ),
     "delivery": (
         lambda c: webhook_queue.record_delivery(c, EVENT, DELIVERY),

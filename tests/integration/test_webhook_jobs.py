@@ -47,16 +47,16 @@ def settings(origin: Origin) -> Settings:
 
 
 @pytest.fixture
-def finish(database: Database) -> Callable[[str], None]:
+def finish(database: Database) -> Callable[..., None]:
     """Give a function that writes a finished request and its event for a URL."""
 
-    def write(url: str) -> None:
+    def write(url: str, request_id: str = REQUEST_ID) -> None:
         with database.transaction() as cursor:
             cursor.execute(
                 """insert into requests (id, status, options, columns, base_url, images, succeeded,
                                          started_at, finished_at)
                    values (%s, 'completed', %s, '{}', 'http://a', 1, 1, now(), now()) returning *""",
-                (REQUEST_ID, json.dumps({"webhook_url": url})),
+                (request_id, json.dumps({"webhook_url": url})),
             )
             enqueue_webhook(cursor, dict(cursor.fetchone() or {}))
 
@@ -169,6 +169,7 @@ def test_no_event_is_claimed_without_a_free_sender(
     """Receivers that hang take up some of a worker's places, never all; the sweep comes back."""
     assert webhook_courier.SENDERS < job_queue.TURNS
     monkeypatch.setattr(webhook_courier, "SENDERS", 1)
+    monkeypatch.setattr(webhook_courier, "SEND_SECONDS", 0.0)  # so that a job is for one event
     finish(origin.serve("/hook"))
     with database.transaction() as cursor:
         cursor.execute("select * from requests")
@@ -181,6 +182,48 @@ def test_no_event_is_claimed_without_a_free_sender(
         assert origin.count("/hook") == 2
 
     work(send_two)
+
+
+def test_a_receiver_gets_all_that_waits_for_it(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """One job sends them one after the other, each once; what waits for others is not its own."""
+    for n in range(6):
+        finish(origin.serve(f"/{n}"), f"{n:032x}")
+    finish(origin.serve("/other").replace("127.0.0.1", "127.0.0.2"), "cd" * 16)
+    work(lambda processor: processor.send_webhook(f"{3:032x}"))
+    assert origin.counts == {f"/{n}": 1 for n in range(6)}
+    assert next(request.path for request in origin.requests) == "/3"
+
+
+def test_a_worker_that_drains_sends_no_more(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """What its job was for ends; what else waits for the host is left to others."""
+    finish(origin.serve("/hook"))
+    finish(origin.serve("/more"), "cd" * 16)
+
+    async def drain_and_send(processor: ImageProcessor) -> None:
+        await processor.drain()
+        await _send(processor)
+
+    work(drain_and_send)
+    assert origin.counts == {"/hook": 1}
+
+
+def test_a_job_leaves_a_host_after_a_while(
+    database: Database,
+    origin: Origin,
+    finish: Any,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else those that always have something waiting could keep all senders for ever."""
+    monkeypatch.setattr(webhook_courier, "SEND_SECONDS", 0.0)
+    finish(origin.serve("/hook"))
+    finish(origin.serve("/more"), "cd" * 16)
+    work(_send)
+    assert origin.counts == {"/hook": 1}
 
 
 def test_a_job_that_waits_for_a_receiver_holds_nothing_up(database: Database, finish: Any) -> None:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import webhook_queue
 from request_rows import select_request, select_requests
 from webhook import Answer, ClaimedWebhook, WebhookState, judge
 from webhook_queue import (
+    HOST_SENDERS,
     RESTARTS,
+    claim_next_webhook,
     claim_webhook,
     enqueue_webhook,
     record_delivery,
@@ -360,6 +363,77 @@ def test_the_sweep_hears_of_those_that_wait_longest(database: Database) -> None:
             (future, RESTARTS),
         )
     assert len(_run(database, select_due_webhooks)) <= RESTARTS
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://shop.example/hook", "shop.example"),
+        ("http://shop.example:8080/hook", "shop.example"),
+        ("http://[2001:db8::1]:8080/hook", "[2001:db8::1]"),
+        ("https://shop.example?a=http://other.example/", "shop.example"),
+    ],
+)
+def test_an_event_knows_its_host(database: Database, url: str, host: str) -> None:
+    """Whatever stands before and after it."""
+    _enqueued(database, url=url)
+    (row,) = _rows(database)
+    assert row["host"] == host
+
+
+def test_a_host_gets_few_events_at_a_time(database: Database) -> None:
+    """Not more than its share, whatever the port; others are not held up, nor by the dead."""
+    sending = [
+        _claimed(database, _enqueued(database, url=f"http://slow.example:{80 + n}/{n}"))
+        for n in range(HOST_SENDERS)
+    ]
+    waiting = _enqueued(database, url="https://slow.example/")
+    assert _claim(database, waiting) is None
+    assert _claimed(database, _enqueued(database, url="https://quick.example/"))
+    _run(database, record_delivery, sending[0], REFUSED)
+    (again,) = _rows(database, f"id = '{sending[0].id}'")
+    assert again["due_in"] > 0
+    assert _claimed(database, waiting)
+    last = _enqueued(database, url="https://slow.example/")
+    assert _claim(database, last) is None
+    with database.transaction() as cursor:
+        cursor.execute("update webhooks set lease_until = now() where id = %s", (sending[1].id,))
+    assert _claimed(database, last)
+
+
+def test_the_next_event_is_one_of_the_same_host(database: Database) -> None:
+    """That which has waited longest there, if there is one and it may be sent."""
+    ids = [_enqueued(database, url=f"http://shop.example/{n}") for n in range(4)]
+    _enqueued(database, url="http://other.example/")
+    with database.transaction() as cursor:
+        for n, request_id in enumerate(ids):
+            cursor.execute(
+                "update webhooks set due_at = now() + make_interval(mins => %s) where request_id = %s",
+                ([0, -1, -2, 1][n], request_id),
+            )
+    sent = _claimed(database, ids[0])
+    following = [
+        _run(database, claim_next_webhook, sent, lease_seconds=LEASE_SECONDS) for _ in range(3)
+    ]
+    assert [each and each.request_id for each in following] == [ids[2], ids[1], None]
+    _set(database, "due_at = now()")
+    assert _run(database, claim_next_webhook, sent, lease_seconds=LEASE_SECONDS)
+    _enqueued(database, url="http://shop.example/more")
+    assert _run(database, claim_next_webhook, sent, lease_seconds=LEASE_SECONDS) is None
+
+
+def test_a_host_that_hangs_leaves_sweeps_to_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many events wait for it, a sweep hears of the few that may be sent at a time."""
+    monkeypatch.setattr(webhook_queue, "RESTARTS", HOST_SENDERS + 1)
+    slow = [_enqueued(database, url="http://slow.example/") for _ in range(HOST_SENDERS + 3)]
+    _set(database, "due_at = now() - interval '1 hour'")
+    other = _enqueued(database, url="http://other.example/")
+    due = _run(database, select_due_webhooks)
+    assert len(due) == HOST_SENDERS + 1
+    assert due[-1] == other
+    assert set(due[:-1]) < set(slow)
 
 
 def test_a_deleted_request_takes_its_events_along(database: Database) -> None:

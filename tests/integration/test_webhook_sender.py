@@ -118,6 +118,7 @@ def test_a_slow_receiver_is_left(origin: Origin, reply: Reply) -> None:
     began_at = time.monotonic()
     answer = _sender(origin, send_seconds=HASTY_SECONDS).send(_webhook(url))
     assert answer == Answer(error="127.0.0.1 gave no answer in 0.3 s.")
+    assert HASTY_SECONDS <= answer.seconds < PATIENCE_SECONDS
     assert HASTY_SECONDS <= time.monotonic() - began_at < PATIENCE_SECONDS
 
 
