@@ -33,6 +33,11 @@ INVALID = "ftp://files.example/a.jpg"  # fails at once, without a download
 CSV = csv_of(INVALID)
 KEYS = ("first key", "second key")
 IMMUTABLE = "public, max-age=31536000, immutable"
+WEB_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 SAMPLES = sorted(path.name for path in (ROOT / "samples").iterdir() if path.suffix != ".py")
 
 
@@ -825,7 +830,7 @@ def test_file_has_one_name(service: Service, finished: dict[str, Any], path: str
 
 
 def test_web_page(service: Service) -> None:
-    """The page comes with a policy that runs its own script alone, and its parts are there."""
+    """The page comes with a policy that runs its own modules alone, and its parts are there."""
     page = service.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     policy = page.headers["Content-Security-Policy"]
@@ -833,13 +838,27 @@ def test_web_page(service: Service) -> None:
     assert "script-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    parts = re.findall(r'(?:src|href)="(web/[^"]+)"', page.text)
-    assert len(parts) == 2
+    parts = set(re.findall(r'(?:src|href)="(web/[^"]+)"', page.text))
+    parts |= {f"web/{path.name}" for path in (ROOT / "web").glob("*.js")}
+    assert {Path(part).suffix for part in parts} == WEB_TYPES.keys()
     for part in parts:
         answer = service.get(f"/{part}")
         assert answer.content == (ROOT / part).read_bytes()
-        kind = "text/javascript" if part.endswith(".js") else "text/css"
-        assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert answer.headers["Content-Type"] == WEB_TYPES[Path(part).suffix]
+        unchanged = service.get(f"/{part}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+def test_what_a_browser_asks_for_by_itself(service: Service) -> None:
+    """There is an icon also for who looks at a status."""
+    icon = service.get("/favicon.ico")
+    assert icon.headers["Content-Type"] == "image/svg+xml"
+    assert icon.content == (ROOT / "web/icon.svg").read_bytes()
+
+
+def test_the_example_is_served(service: Service) -> None:
+    """The page's own trial takes the CSV that the README names."""
+    assert service.get("/test.csv").content == (ROOT / "test.csv").read_bytes()
 
 
 @pytest.mark.parametrize("name", SAMPLES)
