@@ -110,7 +110,7 @@ function showStatus(status) {
   showFigures(status);
   showWebhook(status.webhook);
   listFailures(status.errors_by_code);
-  write("retry", `Run ${cancelled ? "" : "the failed "}${plural(again, "image")} again`);
+  write("retry", `Run the ${plural(again, cancelled ? "unfinished image" : "failed image")} again`);
   write("cancel", status.status === "cancelling" ? "Being cancelled …" : "Cancel");
   find("cancel").disabled = status.status === "cancelling";
   if (links.output_csv) find("output-csv").href = links.output_csv;
