@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from codec.compressed_image import CompressedImage
     from database_helper import Database
     from image_queue import ClaimedImage
-    from image_store import ImageStore, StoredObject
+    from image_store import ImageStore
+    from stored_object import StoredObject
 
 SETTLED_AT_A_TIME: Final = 1000
 

@@ -98,9 +98,8 @@ class RequestFinisher:
         if deleted is None or deleted["purged_at"]:
             return
         for folder in (STAGED_IMAGES, STAGED_CSVS):
-            self._delete_staged(folder, request_id)
-        for key in (output_csv_key(request_id), report_csv_key(request_id)):
-            self._store.delete(key)
+            self._store.delete(*self._store.list_keys(folder, request_id))
+        self._store.delete(output_csv_key(request_id), report_csv_key(request_id))
         self._store.delete_folder(image_folder(request_id))
         place: tuple[str, int] | None = FIRST_PURGED
         while place:
@@ -150,10 +149,6 @@ class RequestFinisher:
             cursor, request["id"], request["fence"], lease_seconds=self._lease_seconds
         ):
             raise _LostError("the finish was taken by another one, or the request retried")
-
-    def _delete_staged(self, folder: str, request_id: str) -> None:
-        for key in self._store.list_keys(folder, request_id):
-            self._store.delete(key)
 
     def _is_wanted(self, key: str) -> bool:
         """Tell whether a staged CSV may still be moved in place."""

@@ -11,6 +11,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -29,7 +30,9 @@ from redaction import redact_url
 from webhook import parse_secret
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
+ENV_FILE = ".env"
 NO_KEYS = "none"
+SIGNED = "signed"
 _SECRET = {"API_KEYS", "DATABASE_URL", "WEBHOOK_SECRET"}  # named in an error, never shown
 
 
@@ -100,6 +103,13 @@ def _storage_url(text: str) -> str:
     return text
 
 
+def _public_files_url(text: str) -> str:
+    try:
+        return SIGNED if text.strip().lower() == SIGNED else _base_url(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace("takes", f"takes {SIGNED}, or")) from None
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -121,7 +131,11 @@ class Settings(BaseSettings):
     """What the environment asks for. Names are the variables' in lower case; sizes are bytes."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=False,
     )
 
     api_keys: KeyDigests = None  # before the host, which is judged by it
@@ -135,6 +149,8 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)  # has a password
     postgres_dir: str = "postgres-data"
     storage_url: Annotated[str, AfterValidator(_storage_url)] = "file:."
+    aws_endpoint_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    public_files_url: Annotated[str, AfterValidator(_public_files_url)] | None = None
 
     allowed_sources: Sources = frozenset()
     source_ports: Ports = frozenset({80, 443})
@@ -207,9 +223,24 @@ class Settings(BaseSettings):
             )
         return host
 
+    @field_validator("public_files_url")
+    @classmethod
+    def _demand_a_signer(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url == SIGNED and not info.data.get("storage_url", "s3:").startswith("s3:"):
+            raise ValueError(
+                "only an s3: STORAGE_URL has URLs to sign; name the server of the files"
+            )
+        return url
+
 
 def load_settings() -> Settings:
-    """Read and validate every setting. Raises SettingsError with a line per bad one."""
+    """Read and validate every setting. Raises SettingsError with a line per bad one.
+
+    What `.env` says of the bucket goes into the environment, as the bucket's client reads it there.
+    """
+    for name, value in dotenv_values(ENV_FILE).items():
+        if name.startswith("AWS_") and value:
+            os.environ.setdefault(name, value)
     try:
         return Settings()
     except ValidationError as error:

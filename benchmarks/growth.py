@@ -39,7 +39,7 @@ from benchmarks.processes import (  # noqa: E402
 from benchmarks.upload import running_server, upload  # noqa: E402
 from database_helper import LONG_SECONDS, Database  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
-from image_store import ImageStore  # noqa: E402
+from folder_store import FolderStore  # noqa: E402
 from output_files import OutputFiles  # noqa: E402
 from paging import image_cursor  # noqa: E402
 from request_finisher import RequestFinisher  # noqa: E402
@@ -81,7 +81,7 @@ class Growth:
         self._server = pid
         self._postgres = postgres_pid(folder / "postgres")
         self._batch = batch
-        store = ImageStore(f"file:{folder}")
+        store = FolderStore(folder)
         self._finisher = RequestFinisher(
             database, store, OutputFiles(database, store), lease_seconds=30
         )

@@ -147,12 +147,12 @@ WORKER = {
         "a finish is leased, nothing of the CSVs written",
     ),
     "CSVs staged": Point(
-        *("image_store:ImageStore.move", Moment.ENTRY),
+        *("folder_store:FolderStore.move", Moment.ENTRY),
         "both CSVs are staged, the lease is confirmed, none is moved",
         counts=_of_csv,
     ),
     "one CSV moved": Point(
-        *("image_store:ImageStore.move", Moment.EXIT),
+        *("folder_store:FolderStore.move", Moment.EXIT),
         "the output CSV is in place, the report not",
         counts=_of_csv,
     ),
@@ -184,7 +184,7 @@ WORKER = {
         "they are cancelled, those under way not ended",
     ),
     "purge of files": Point(
-        *("image_store:ImageStore.delete_folder", Moment.EXIT),
+        *("folder_store:FolderStore.delete_folder", Moment.EXIT),
         "the files of a deleted request are gone, its rows not",
     ),
     "purge before commit": Point(

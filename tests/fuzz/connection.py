@@ -10,14 +10,15 @@ import threading
 from functools import cache
 from http import HTTPStatus
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from database_helper import Database, DatabaseUnavailableError
+from folder_store import FolderStore
 from http_api import Api
 from httpd.connection_places import Place
 from httpd.http_connection import HttpHandler
 from httpd.http_protocol import MAX_HEADER_BYTES, Response
-from image_store import ImageStore
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _api() -> Api:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return Api(
-        Settings.model_validate(_SETTINGS), _NoDatabase(""), ImageStore(f"file:{folder.name}")
+        Settings.model_validate(_SETTINGS), _NoDatabase(""), FolderStore(Path(folder.name))
     )
 
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 
 from errors import HttpError
 from file_response import file_response
+from bucket_store import BucketStore
 from httpd.http_protocol import MAX_HEADERS, Request, _parse_headers, json_response
 from idempotency import HEADER, MAX_KEY_CHARACTERS, parse_key
-from image_store import ImageStore, StoredObject
 from paging import (
     MAX_LIMIT,
     image_cursor,
@@ -22,6 +22,7 @@ from paging import (
     request_cursor,
 )
 from request_options import parse_options
+from stored_object import StoredObject
 from tests.fuzz.addresses import POLICY
 from tests.fuzz.promises import any_text, check_refusal
 
@@ -62,7 +63,7 @@ def _check_key(key: str | None) -> None:
     assert parse_key(again) == key
 
 
-class _Store(ImageStore):
+class _Store(BucketStore):
     """A store with one file of zeros."""
 
     def __init__(self) -> None:

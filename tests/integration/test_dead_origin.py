@@ -13,8 +13,8 @@ import pytest
 import attempt_outcome
 import image_processor
 import job_queue
+from folder_store import FolderStore
 from image_processor import background_worker
-from image_store import ImageStore
 from politeness.origin_queue import Terms
 from politeness.origin_state import FAILURES_TO_OPEN
 from request_options import parse_options
@@ -63,7 +63,7 @@ def _work(queue: Queue, folder: Path, *sources: str) -> None:
             "shutdown_seconds": 5,
         }
     )
-    store = ImageStore(f"file:{folder}")
+    store = FolderStore(folder)
     deadline = time.monotonic() + PATIENCE_SECONDS
     with ExitStack() as stack:
         for _ in range(2):

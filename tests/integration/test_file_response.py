@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from file_response import file_response
+from folder_store import FolderStore
 from httpd.http_server import HttpServer
-from image_store import ImageStore
 from local_file import PIECE_BYTES
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ SIZE = len(CONTENT)
 @pytest.fixture(scope="module")
 def get(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Get]:
     """Serve one stored file and give a function that asks for it with headers."""
-    store = ImageStore(f"file:{tmp_path_factory.mktemp('store')}")
+    store = FolderStore(tmp_path_factory.mktemp('store'))
     store.put(KEY, CONTENT)
 
     def answer(request: Request) -> Response:

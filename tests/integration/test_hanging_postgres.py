@@ -24,10 +24,10 @@ from async_database import AsyncDatabase
 from database_helper import Database, DatabaseUnavailableError, is_alive
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
+from folder_store import FolderStore
 from http_api import Api
 from httpd.http_server import HttpServer
 from image_processor import background_worker
-from image_store import ImageStore
 from settings import Settings
 from tests.images import photo, saved
 from tests.service import assert_problem, csv_of
@@ -264,7 +264,7 @@ def service(
         "allowed_sources": origin.authority,
     }
     settings = Settings(**values)
-    store = ImageStore(f"file:{tmp_path}")
+    store = FolderStore(tmp_path)
     session = requests.Session()
     session.trust_env = False
 

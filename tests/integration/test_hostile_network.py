@@ -23,8 +23,8 @@ from fetching import image_downloader
 from fetching.image_downloader import DownloadLimits, ImageDownloader
 from fetching.source_connection import Network
 from fetching.source_session import HOSTS_KEPT
+from folder_store import FolderStore
 from image_processor import background_worker
-from image_store import ImageStore
 from request_options import parse_options
 from settings import Settings
 from tests.address_forms import ADDRESSES, BLOCKED_HOSTS, BLOCKED_URLS
@@ -307,7 +307,7 @@ def test_a_worker_connects_to_nothing_that_was_not_approved(
             "webhook_secret": "whsec_" + "QUJD" * 8,
         }
     )
-    with background_worker(settings, database, ImageStore(f"file:{tmp_path}")):
+    with background_worker(settings, database, FolderStore(tmp_path)):
         wait_until(lambda: (queue.request["webhook"] or {}).get("last_error"))
     codes = [image["error_code"] for image in queue.images]
     assert codes[0] is None

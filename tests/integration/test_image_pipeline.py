@@ -15,10 +15,10 @@ import worker_steps
 from async_database import AsyncDatabase
 from codec.compressed_image import CompressedImage
 from database_helper import Database
+from folder_store import FolderStore
 from image_pipeline import POSTPONED_SECONDS, ImagePipeline
 from image_queue import ClaimedImage, ImageState, Outcome
 from image_reuse import Recipe
-from image_store import ImageStore
 from output_files import OutputFiles
 from politeness.origin_demand import Origin as KnownOrigin
 from politeness.origin_gate import OriginGate, Visit
@@ -66,7 +66,7 @@ def _process(
     async def process() -> Outcome:
         settings: dict[str, Any] = {"_env_file": None, "compress_processes": 1}
         away = Database(AWAY)
-        database, store = AsyncDatabase(away), ImageStore(f"file:{folder}")
+        database, store = AsyncDatabase(away), FolderStore(folder)
         pipeline = ImagePipeline(
             Settings(**settings, allowed_sources=sources),
             database,
@@ -221,7 +221,7 @@ def _with_pipeline(
         pipeline = ImagePipeline(
             Settings(**settings, allowed_sources=sources),
             database,
-            OutputFiles(queue.database, ImageStore(f"file:{folder}")),
+            OutputFiles(queue.database, FolderStore(folder)),
             _OpenGate(database, Terms(capacity=8)),
         )
         try:
@@ -368,7 +368,7 @@ def test_few_outputs_wait_for_the_store(
 ) -> None:
     """Decoders pause, however slow the store is; then all go through."""
     queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(12)])
-    decoders, files = _Decoders(queue), _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+    decoders, files = _Decoders(queue), _SlowFiles(queue.database, FolderStore(tmp_path))
 
     async def process(pipeline: ImagePipeline) -> list[Outcome]:
         _put_in(pipeline, decoders, files)
@@ -391,7 +391,7 @@ def test_fewer_large_outputs_wait_for_the_store(
     """What they hold is bounded in bytes, too."""
     monkeypatch.setattr(image_pipeline, "BYTES_TO_STORE", 2 * len(JPEG))
     queue = Queue(clean_database, *[origin.serve(f"/{n}.jpg", JPEG) for n in range(3)])
-    decoders, files = _Decoders(queue), _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+    decoders, files = _Decoders(queue), _SlowFiles(queue.database, FolderStore(tmp_path))
 
     async def process(pipeline: ImagePipeline) -> list[Outcome]:
         _put_in(pipeline, decoders, files)
@@ -427,7 +427,7 @@ def test_the_source_is_gone_when_its_output_waits_for_the_store(
     queue = Queue(clean_database, origin.serve("/1.jpg", JPEG))
     (image,) = queue.claim()
     sources: list[DownloadedImage] = []
-    files = _SlowFiles(queue.database, ImageStore(f"file:{tmp_path}"))
+    files = _SlowFiles(queue.database, FolderStore(tmp_path))
 
     async def process(pipeline: ImagePipeline) -> Outcome:
         download = pipeline._downloader.download
@@ -486,7 +486,7 @@ def _published(folder: Path, queue: Queue) -> Path:
 
 def _delete(queue: Queue, folder: Path) -> None:
     """Delete a request whose images have ended, with its files and rows."""
-    store = ImageStore(f"file:{folder}")
+    store = FolderStore(folder)
     files = OutputFiles(queue.database, store)
     queue.take_finish()
     queue.finish()

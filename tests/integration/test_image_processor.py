@@ -38,9 +38,9 @@ from decoder import decoder_handle
 from decoder.decoder_cage import Bar
 from decoder.decoder_pool import DecoderPool
 from errors import SettingsError
+from folder_store import FolderStore
 from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images
-from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_options import RequestOptions, parse_options
@@ -86,7 +86,7 @@ class Shop:
         self.database = database
         self.folder = folder
         self.origin = origin
-        self.store = ImageStore(f"file:{folder}")
+        self.store = FolderStore(folder)
 
     def worker(self, **settings: Any) -> WorkerThread:
         """Return a worker, to be entered."""

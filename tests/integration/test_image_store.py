@@ -1,43 +1,81 @@
-"""The store on disk: whole files or none, read by range, copies that stay as they are."""
+"""What every store promises, a folder as well as a bucket: whole objects or none, under keys."""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-import obstore
 import pytest
-from obstore.exceptions import GenericError
 
-from errors import ErrorCode, ImageError
-from image_store import CHUNK_BYTES, ImageStore, StoredObject
+from bucket_store import MARKER
+from image_store import open_store
 from storage_keys import (
-    STAGED_CSVS,
     STAGED_IMAGES,
     image_folder,
     image_key,
     output_csv_key,
     report_csv_key,
 )
+from tests.bucket import NAME, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from image_store import ImageStore
+    from stored_object import StoredObject
+
 ID = "0123456789abcdef" * 2
 KEY = image_key(ID, 1, "jpeg")
+STAGED = f"{STAGED_IMAGES}{ID}-1.1.jpg"
+MIB = 2**20
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
-    """Give a store in a folder of its own."""
-    return ImageStore(f"file:{tmp_path}")
+class Place(Protocol):
+    """A store, and what lies in it as others see it."""
+
+    store: ImageStore
+
+    def keys(self) -> list[str]:
+        """Return every key."""
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = open_store(f"file:{path}")
+
+    def keys(self) -> list[str]:
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        return sorted(str(path.relative_to(self.path)) for path in files)
+
+
+class _Prefix:
+    def __init__(self, bucket: Bucket, name: str) -> None:
+        self.bucket = bucket
+        self.prefix = f"{name}/"
+        self.store = open_store(f"s3://{NAME}/{name}")
+
+    def keys(self) -> list[str]:
+        return sorted(self.bucket.objects(self.prefix))
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """Run an S3 server for the tests of this module."""
+    with Bucket() as running:
+        yield running
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Give an empty folder, then an empty prefix of a bucket."""
+    if request.param == "folder":
+        return _Folder(tmp_path)
+    bucket: Bucket = request.getfixturevalue("bucket")
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    return _Prefix(bucket, tmp_path.name)
 
 
 def _read(store: ImageStore, key: str) -> bytes:
@@ -53,11 +91,6 @@ def _opened(store: ImageStore, key: str) -> Iterator[StoredObject]:
         yield file
 
 
-def _is_there(store: ImageStore, key: str) -> bool:
-    with ExitStack() as closing:
-        return store.open(key, closing) is not None
-
-
 @pytest.mark.parametrize(
     ("image_format", "extension"),
     [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("avif", "avif")],
@@ -70,61 +103,51 @@ def test_keys_are_as_promised(image_format: str, extension: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "stored"),
+    ("pieces", "stored"),
     [
         (b"image", b"image"),
         (b"", b""),
-        (iter([b"one ", b"", b"two"]), b"one two"),
-        (iter([]), b""),
-        ((b"x" * 100_000 for _ in range(120)), b"x" * 12_000_000),
+        ([b"one ", b"", b"two"], b"one two"),
+        ([], b""),
+        ([b"x" * 100_000] * 120, b"x" * 12_000_000),
+        (b"x" * 12_000_000, b"x" * 12_000_000),
     ],
+    ids=["bytes", "no bytes", "pieces", "no pieces", "many pieces", "many bytes"],
 )
-def test_what_is_put_is_there(
-    store: ImageStore, tmp_path: Path, data: bytes | Iterable[bytes], stored: bytes
-) -> None:
+def test_what_is_put_is_there(place: Place, pieces: bytes | list[bytes], stored: bytes) -> None:
     """Bytes and iterables of bytes lie under their key, whole, and nothing lies beside them."""
-    store.put(KEY, data)
-    assert (tmp_path / KEY).read_bytes() == stored == _read(store, KEY)
-    assert _files(tmp_path) == [KEY]
+    data: bytes | Iterable[bytes] = pieces if isinstance(pieces, bytes) else iter(pieces)
+    place.store.put(KEY, data)
+    assert _read(place.store, KEY) == stored
+    assert place.keys() == [KEY]
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 130])
-def test_an_iterable_that_raises_leaves_nothing(
-    store: ImageStore, tmp_path: Path, pieces: int
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_an_iterable_that_raises_changes_nothing(
+    place: Place, pieces: int, before: bytes | None
 ) -> None:
-    """The error comes through as it is, and neither a file nor a part of one stays."""
+    """The error comes through as it is, no part of a file stays, and what was there does."""
 
     def data() -> Iterator[bytes]:
         for _ in range(pieces):
             yield b"x" * 100_000
         raise ArithmeticError("no more rows")
 
+    if before:
+        place.store.put(KEY, before)
     with pytest.raises(ArithmeticError, match="no more rows"):
-        store.put(KEY, data())
-    assert _files(tmp_path) == []
-    assert not _is_there(store, KEY)
+        place.store.put(KEY, data())
+    assert place.keys() == ([KEY] if before else [])
+    assert not before or _read(place.store, KEY) == before
 
 
-def test_an_iterable_that_raises_keeps_what_was_there(store: ImageStore, tmp_path: Path) -> None:
-    """A CSV that is written again and fails midway stays the old one."""
-
-    def data() -> Iterator[bytes]:
-        yield b"new"
-        raise ArithmeticError
-
-    store.put(KEY, b"old")
-    with pytest.raises(ArithmeticError):
-        store.put(KEY, data())
-    assert _read(store, KEY) == b"old"
-    assert _files(tmp_path) == [KEY]
-
-
-def test_putting_again_replaces(store: ImageStore) -> None:
+def test_putting_again_replaces(place: Place) -> None:
     """The tag tells that the content is another one."""
-    store.put(KEY, b"old")
-    with _opened(store, KEY) as before:
-        store.put(KEY, b"newer")
-    with _opened(store, KEY) as after:
+    place.store.put(KEY, b"old")
+    with _opened(place.store, KEY) as before:
+        place.store.put(KEY, b"newer")
+    with _opened(place.store, KEY) as after:
         pass
     assert (before.key, before.size, after.size) == (KEY, 3, 5)
     assert before.etag != after.etag
@@ -132,8 +155,9 @@ def test_putting_again_replaces(store: ImageStore) -> None:
     assert after.modified >= before.modified
 
 
-def test_a_copy_has_a_life_of_its_own(store: ImageStore) -> None:
-    """Overwriting either leaves the other as it was, although the disk shares their bytes."""
+def test_a_copy_has_a_life_of_its_own(place: Place) -> None:
+    """Overwriting either leaves the other as it was, even where a disk shares their bytes."""
+    store = place.store
     first, second, third = (image_key(ID, n, "png") for n in (1, 2, 3))
     store.put(first, b"bytes")
     store.copy(first, second)
@@ -143,324 +167,103 @@ def test_a_copy_has_a_life_of_its_own(store: ImageStore) -> None:
     store.put(third, b"third")
     store.copy(first, third)
     assert [_read(store, key) for key in (second, third)] == [b"bytes", b"other"]
-
-
-def test_a_copy_shares_its_bytes_on_a_disk_that_can(store: ImageStore, tmp_path: Path) -> None:
-    """Nothing is read or written."""
-    store.put(KEY, b"bytes")
-    store.copy(KEY, image_key(ID, 2, "png"))
-    assert (tmp_path / KEY).samefile(tmp_path / image_key(ID, 2, "png"))
-
-
-def test_a_copy_is_written_where_the_disk_has_no_links(
-    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Or no more of one file: 65,000 are the limit of ext4."""
-
-    def refuse(*_: Any) -> None:
-        raise GenericError("Operation not permitted")
-
-    monkeypatch.setattr(obstore, "copy", refuse)
-    content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
-    store.put(KEY, content)
-    store.copy(KEY, second := image_key(ID, 2, "png"))
-    assert _read(store, second) == content
-    assert not (tmp_path / KEY).samefile(tmp_path / second)
-    assert _files(tmp_path) == [KEY, second]
-    with pytest.raises(ImageError) as caught:
-        store.copy(image_key(ID, 3, "png"), second)
-    assert caught.value.code == ErrorCode.STORAGE_ERROR
+    assert place.keys() == [first, second, third]
 
 
 @pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        *[(0, 1), (5, 5), (3, 9), (CHUNK_BYTES - 1, CHUNK_BYTES + 1)],
-        *[
-            (0, 2 * CHUNK_BYTES),
-            (1, 2 * CHUNK_BYTES + 77),
-            (2 * CHUNK_BYTES + 76, 2 * CHUNK_BYTES + 77),
-        ],
-    ],
+    ("start", "end"), [(0, 1), (5, 5), (3, 9), (MIB, MIB + 1), (0, 3 * MIB), (7, 3 * MIB - 1)]
 )
-def test_a_range_is_read(store: ImageStore, start: int, end: int) -> None:
-    """From the first byte asked for up to, not including, the last, in pieces of bounded size."""
-    content = bytes(n % 251 for n in range(2 * CHUNK_BYTES + 77))
-    store.put(KEY, content)
-    with _opened(store, KEY) as file:
-        pieces = list(store.read(file, start, end))
+def test_a_range_is_read(place: Place, start: int, end: int) -> None:
+    """From the first byte asked for up to, not including, the last, in pieces."""
+    content = bytes(n % 251 for n in range(3 * MIB))
+    place.store.put(KEY, content)
+    with _opened(place.store, KEY) as file:
+        pieces = list(place.store.read(file, start, end))
     assert b"".join(pieces) == content[start:end]
-    assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
+    assert all(0 < len(piece) <= MIB for piece in pieces)
 
 
 @pytest.mark.parametrize("key", [KEY, "static/none.csv", f"uploads/{ID}", "uploads", "static"])
-def test_what_is_not_there_is_not_found(store: ImageStore, key: str) -> None:
+def test_what_is_not_there_is_not_found(place: Place, key: str) -> None:
     """A missing key and a folder are no files."""
-    store.put(image_key(ID, 2, "png"), b"another")
-    assert not _is_there(store, key)
-
-
-def test_a_missing_file_can_t_be_copied(store: ImageStore) -> None:
-    """Whoever uses a key that is gone hears so."""
+    place.store.put(image_key(ID, 2, "png"), b"another")
+    with ExitStack() as closing:
+        assert place.store.open(key, closing) is None
+    assert not place.store.has(key, 7, "")
     with pytest.raises(FileNotFoundError):
-        store.copy(KEY, image_key(ID, 2, "jpeg"))
+        place.store.copy(key, image_key(ID, 2, "jpeg"))
 
 
-@pytest.mark.parametrize("content", [b"other", b"longer one", None])
-def test_an_open_file_stays_what_it_is(store: ImageStore, content: bytes | None) -> None:
-    """Its size and tag are told already, so another's bytes, or none, can't follow."""
-    store.put(KEY, b"image")
-    with _opened(store, KEY) as file:
-        if content:
-            store.put(KEY, content)
-        else:
-            store.delete(KEY)
-        assert b"".join(store.read(file, 0, file.size)) == b"image"
-
-
-def test_a_file_that_is_cut_is_not_read_to_its_end(store: ImageStore, tmp_path: Path) -> None:
-    """Whoever told its size hears that there is less."""
-    store.put(KEY, b"image")
-    with _opened(store, KEY) as file:
-        os.truncate(tmp_path / KEY, 3)
-        with pytest.raises(OSError, match="cut"):
-            list(store.read(file, 0, file.size))
-
-
-def test_no_link_leads_out_of_the_store(store: ImageStore, tmp_path: Path) -> None:
-    """Whatever somebody has put among our files: only plain files in plain folders are found."""
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / f"{ID}-1.jpg").write_bytes(b"secret")
-    folder = tmp_path / "uploads" / ID
-    folder.symlink_to(secret)
-    assert not _is_there(store, KEY)
-    folder.unlink()
-    folder.mkdir()
-    (tmp_path / KEY).symlink_to(secret / f"{ID}-1.jpg")
-    assert not _is_there(store, KEY)
-    (tmp_path / KEY).unlink()
-    os.mkfifo(tmp_path / KEY)
-    assert not _is_there(store, KEY)
-
-
-def test_the_folders_of_the_store_may_be_elsewhere(tmp_path: Path) -> None:
-    """An operator may keep the images on another disk, by a link in the root."""
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "uploads").symlink_to(tmp_path / "disk")
-    store = ImageStore(f"file:{tmp_path / 'root'}")
-    store.put(KEY, b"image")
-    assert _read(store, KEY) == b"image"
-    assert (tmp_path / "disk" / ID / f"{ID}-1.jpg").read_bytes() == b"image"
-
-
-def test_a_store_that_fails_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
-    """A file in the way of a folder stands for every trouble of a disk; its path is not told."""
-    (tmp_path / "uploads" / ID).write_text("in the way")
-    with pytest.raises(ImageError) as caught:
-        store.put(KEY, b"image")
-    assert caught.value.code == ErrorCode.STORAGE_ERROR
-    assert caught.value.is_retryable
-    assert str(tmp_path) not in caught.value.detail
-
-
-@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file:{}/"])
-def test_a_folder_is_named_by_url(tmp_path: Path, form: str) -> None:
-    """Absolute paths are taken with and without slashes before them; the folder is made."""
-    folder = tmp_path / "new folder" / "100%"
-    store = ImageStore(form.format(folder))
-    store.put(KEY, b"image")
-    store.check()
-    assert _files(folder) == [KEY]
-
-
-@pytest.mark.parametrize("folder", [".", "uploads", "static", STAGED_IMAGES, STAGED_CSVS])
-def test_a_store_with_a_folder_that_is_closed_to_us_is_not_ready(
-    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
-) -> None:
-    """Be it root's since the service once ran as root: every image would fail at its end."""
-    store.check()
-    closed = (tmp_path / folder).resolve()
-    monkeypatch.setattr(os, "access", lambda path, _: path.resolve() != closed)
-    with pytest.raises(ImageError) as caught:
-        store.check()
-    assert caught.value.code == ErrorCode.STORAGE_ERROR
-
-
-def test_a_relative_folder_lies_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`file:.` is the default; the folder stays the one of the start."""
-    monkeypatch.chdir(tmp_path)
-    store = ImageStore("file:.")
-    monkeypatch.chdir("/")
-    store.put(KEY, b"image")
-    assert _files(tmp_path) == [KEY]
-
-
-def test_threads_share_a_store(store: ImageStore, tmp_path: Path) -> None:
-    """Many files in one new folder, written at once, are all there."""
-    keys = [image_key(ID, n, "png") for n in range(1, 41)]
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda key: store.put(key, key.encode()), keys))
-    assert _files(tmp_path) == sorted(keys)
-    assert all(_read(store, key) == key.encode() for key in keys)
-
-
-def test_readers_never_see_half_a_file(store: ImageStore) -> None:
-    """Who reads while a file is replaced gets the old or the new one, at its full size."""
-    contents = [b"a" * 300_000, b"b" * 200_000]
-    store.put(KEY, contents[0])
-
-    def replace(_: int) -> None:
-        for content in contents * 5:
-            store.put(KEY, content)
-
-    def look(_: int) -> set[int]:
-        with ExitStack() as closing:
-            files = [store.open(KEY, closing) for _ in range(200)]
-        return {file.size for file in files if file}
-
-    with ThreadPoolExecutor(2) as threads:
-        replaced = threads.submit(replace, 0)
-        sizes = threads.submit(look, 0).result()
-        replaced.result()
-    assert sizes <= {300_000, 200_000}
-
-
-# --- Moving, deleting, listing ---------------------------------------------------------------
-
-
-def test_what_is_moved_lies_elsewhere(store: ImageStore, tmp_path: Path) -> None:
+def test_what_is_moved_lies_elsewhere(place: Place) -> None:
     """The folder of its new place is made, and what lay there is replaced."""
-    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
     for data in (b"first", b"second"):
-        store.put(staged, data)
-        assert store.move(staged, KEY)
-        store.sync(image_folder(ID))
-        assert (_files(tmp_path), _read(store, KEY)) == ([KEY], data)
+        place.store.put(STAGED, data)
+        assert place.store.move(STAGED, KEY)
+        place.store.sync(image_folder(ID))
+        assert (place.keys(), _read(place.store, KEY)) == ([KEY], data)
 
 
-def test_what_is_not_there_is_not_moved(store: ImageStore, tmp_path: Path) -> None:
-    """Its place keeps what it has, and no folder is made for nothing."""
-    source = f"{STAGED_IMAGES}{ID}-1.1.jpg"
-    assert not store.move(source, KEY)
-    assert not (tmp_path / image_folder(ID)).exists()
-    store.put(KEY, b"kept")
-    assert not store.move(source, KEY)
-    assert _read(store, KEY) == b"kept"
+def test_what_is_not_there_is_not_moved(place: Place) -> None:
+    """Its place keeps what it has."""
+    assert not place.store.move(STAGED, KEY)
+    place.store.put(KEY, b"kept")
+    assert not place.store.move(STAGED, KEY)
+    assert _read(place.store, KEY) == b"kept"
 
 
-def test_two_names_of_one_file_become_one(store: ImageStore, tmp_path: Path) -> None:
-    """A disk that shares the bytes of copies would rename one to the other by doing nothing."""
-    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
-    store.put(KEY, b"image")
-    (tmp_path / staged).hardlink_to(tmp_path / KEY)
-    assert store.move(staged, KEY)
-    assert _files(tmp_path) == [KEY]
-    assert _read(store, KEY) == b"image"
-
-
-def test_a_move_that_a_disk_refuses_is_a_storage_error(store: ImageStore, tmp_path: Path) -> None:
-    """What was to be moved stays."""
-    staged = f"{STAGED_IMAGES}{ID}-1.1.jpg"
-    store.put(staged, b"image")
-    (tmp_path / KEY).mkdir(parents=True)
-    with pytest.raises(ImageError) as caught:
-        store.move(staged, KEY)
-    assert caught.value.code == ErrorCode.STORAGE_ERROR
-    assert _read(store, staged) == b"image"
-
-
-def test_the_names_of_a_folder_that_is_not_there_need_no_sync(
-    store: ImageStore, tmp_path: Path
-) -> None:
-    """Every image of a request may have failed."""
-    store.sync(image_folder(ID))
-    assert not (tmp_path / image_folder(ID)).exists()
-
-
-def test_what_is_deleted_is_gone(store: ImageStore, tmp_path: Path) -> None:
-    """Alone; deleting it again is no trouble."""
-    other = image_key(ID, 2, "png")
-    for key in (KEY, other):
-        store.put(key, b"image")
-    for _ in range(2):
-        store.delete(KEY)
-        assert _files(tmp_path) == [other]
-    store.delete("static/none/at/all.csv")
-
-
-def test_a_folder_is_deleted_with_all_that_is_in_it(store: ImageStore, tmp_path: Path) -> None:
-    """Alone; deleting it again is no trouble."""
-    other = image_key("ab" * 16, 1, "png")
-    for key in (KEY, image_key(ID, 2, "png"), other):
-        store.put(key, b"image")
-    for _ in range(2):
-        store.delete_folder(image_folder(ID))
-        assert _files(tmp_path) == [other]
-    assert not (tmp_path / image_folder(ID)).exists()
-
-
-def test_two_that_delete_a_folder_leave_nothing_of_it(
-    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the other one deletes first is no reason to stop."""
-    keys = [image_key(ID, n, "png") for n in range(1, 9)]
+def test_what_is_deleted_is_gone(place: Place) -> None:
+    """One by one or many at once; deleting them again, or none, is no trouble."""
+    keys = [image_key(ID, n, "png") for n in range(1, 6)]
     for key in keys:
-        store.put(key, b"image")
-    unlink, races = os.unlink, iter(range(3))
+        place.store.put(key, b"image")
+    for _ in range(2):
+        place.store.delete(keys[0])
+        assert place.keys() == keys[1:]
+    for _ in range(2):
+        place.store.delete(*keys[:4])
+        assert place.keys() == keys[4:]
+    place.store.delete()
+    place.store.delete("static/none/at/all.csv")
+    assert place.keys() == keys[4:]
 
-    def unlink_twice(path: str, **where: int) -> None:
-        unlink(path, **where)
-        if next(races, None) is not None:
-            unlink(path, **where)  # the other one was a moment quicker
 
-    monkeypatch.setattr(os, "unlink", unlink_twice)
-    store.delete_folder(image_folder(ID))
-    monkeypatch.undo()
-    assert _files(tmp_path) == []
+def test_a_folder_is_deleted_with_all_that_is_in_it(place: Place) -> None:
+    """And nothing else, however alike its name; deleting it again is no trouble."""
+    other, longer = image_key("ab" * 16, 1, "png"), f"uploads/{ID}0/x.png"
+    for key in (KEY, image_key(ID, 2, "png"), other, longer):
+        place.store.put(key, b"image")
+    for _ in range(2):
+        place.store.delete_folder(image_folder(ID))
+        assert place.keys() == sorted([other, longer])
 
 
 @pytest.mark.parametrize(
     ("start", "listed"),
-    [("", ["a-1", "a-2", "b-1", "b-1#1"]), ("a", ["a-1", "a-2"]), ("a-2", ["a-2"]), ("c", [])],
+    [("", [0, 1, 2, 3]), ("a", [0, 1]), ("a-2", [1]), ("b-1", [2, 3]), ("c", [])],
 )
-def test_the_keys_of_a_folder_are_listed(
-    store: ImageStore, tmp_path: Path, start: str, listed: list[str]
-) -> None:
-    """Those whose names begin so, and what a writer that died has left; nothing beside it."""
-    store.put(KEY, b"image")
-    for name in ("a-1", "a-2", "b-1", "b-1#1"):
-        (tmp_path / STAGED_IMAGES / name).write_bytes(b"staged")
-    keys = sorted(store.list_keys(STAGED_IMAGES, start))
-    assert keys == [STAGED_IMAGES + name for name in listed]
+def test_the_keys_of_a_folder_are_listed(place: Place, start: str, listed: list[int]) -> None:
+    """Those whose names begin so, and nothing beside it."""
+    keys = [f"{STAGED_IMAGES}{name}.jpg" for name in ("a-1", "a-2", "b-1", "b-11")]
+    for key in (*keys, KEY, "static/a-1.csv"):
+        place.store.put(key, b"image")
+    assert sorted(place.store.list_keys(STAGED_IMAGES, start)) == [keys[n] for n in listed]
 
 
-def test_a_folder_that_is_not_there_has_no_keys(store: ImageStore) -> None:
+def test_a_folder_that_is_not_there_has_no_keys(place: Place) -> None:
     """A store that nothing was put in yet is no trouble."""
-    assert list(store.list_keys("none/at/all/")) == []
+    assert list(place.store.list_keys("none/at/all/")) == []
 
 
-def test_a_read_that_takes_its_time_holds_one_descriptor(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the file alone: a slow client's download must not cost the process one for each folder."""
-    held: set[int] = set()
-    open_one, close_one = os.open, os.close
+def test_a_store_that_works_says_so(place: Place) -> None:
+    """As often as it is asked, and there is nothing more than a mark of it to see."""
+    for _ in range(3):
+        place.store.check()
+    assert not set(place.keys()) - {MARKER}
 
-    def opening(*args: Any, **options: Any) -> int:
-        held.add(descriptor := open_one(*args, **options))
-        return descriptor
 
-    def closing(descriptor: int) -> None:
-        held.discard(descriptor)
-        close_one(descriptor)
-
-    store.put(KEY, b"image")
-    monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "close", closing)
-    with _opened(store, KEY) as file:
-        assert held == {file.descriptor}
-    assert not held
+def test_damage_is_told(place: Place) -> None:
+    """At least where the size is another: a bucket keeps sums of its own."""
+    digest = "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d"  # of image
+    place.store.put(KEY, b"image")
+    assert place.store.has(KEY, 5, digest)
+    assert not place.store.has(KEY, 6, digest)

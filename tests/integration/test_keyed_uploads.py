@@ -14,9 +14,9 @@ import pytest
 import job_queue
 import upload_intake
 from errors import HttpError
+from folder_store import FolderStore
 from httpd.http_protocol import Request, Response
 from idempotency import delete_expired_keys
-from image_store import ImageStore
 from settings import Settings
 from upload_intake import UploadIntake
 
@@ -50,7 +50,7 @@ class Shop:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
-        self._intake = UploadIntake(Settings(), database, ImageStore(f"file:{folder}"))
+        self._intake = UploadIntake(Settings(), database, FolderStore(folder))
 
     def upload(
         self, key: str | None = "k", csv: bytes = CSV, owner: str | None = None, **options: str

@@ -12,7 +12,7 @@ import pytest
 import output_files
 from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError
-from image_store import ImageStore
+from folder_store import FolderStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_queue import purge_rows
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from image_queue import ClaimedImage
-    from image_store import StoredObject
+    from stored_object import StoredObject
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class Shop:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
-        self.store = ImageStore(f"file:{folder}")
+        self.store = FolderStore(folder)
         self.outputs = OutputFiles(database, self.store)
 
     def stage(self, image: ClaimedImage, data: bytes = b"image") -> StagedImage:
@@ -290,19 +290,19 @@ def test_a_file_that_can_not_be_settled_keeps_no_other_from_it(
     queue.change(f"state = '{state}', format = 'jpeg'")
     failing = staged[3].key
 
-    class Failing(ImageStore):
+    class Failing(FolderStore):
         def move(self, source: str, target: str) -> bool:
             return super().move(self._check(source), target)
 
-        def delete(self, key: str) -> None:
-            super().delete(self._check(key))
+        def delete(self, *keys: str) -> None:
+            super().delete(*map(self._check, keys))
 
         def _check(self, key: str) -> str:
             if key == failing:
                 raise ImageError(ErrorCode.STORAGE_ERROR, "the disk is away")
             return key
 
-    outputs = OutputFiles(shop.database, Failing(f"file:{shop.folder}"))
+    outputs = OutputFiles(shop.database, Failing(shop.folder))
     with pytest.raises(ImageError):
         outputs.settle()
     published = {_published(queue.id, n) for n in (1, 2, 3, 5, 6, 7)}

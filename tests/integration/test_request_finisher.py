@@ -18,8 +18,8 @@ import request_finisher
 from csv_validator import ProductRow
 from database_helper import Database
 from errors import ErrorCode, ImageError
+from folder_store import FolderStore
 from image_queue import ImageState, Outcome, claim_images, record_outcomes
-from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_queue import begin_request, delete_request, retry_request, take_finish
@@ -48,7 +48,7 @@ def database(clean_database: Database) -> Database:
     return clean_database
 
 
-def _finisher(database: Database, store: ImageStore) -> RequestFinisher:
+def _finisher(database: Database, store: FolderStore) -> RequestFinisher:
     return RequestFinisher(database, store, OutputFiles(database, store), lease_seconds=30)
 
 
@@ -65,7 +65,7 @@ class Finished:
     ) -> None:
         self.id = uuid.uuid4().hex
         self.database = database
-        self.store = ImageStore(f"file:{folder}")
+        self.store = FolderStore(folder)
         self.folder = folder
         with database.transaction() as cursor:
             counts = copy_products(cursor, self.id, products)
@@ -267,7 +267,7 @@ def test_a_finished_request_is_left_alone(database: Database, tmp_path: Path) ->
 
 def test_a_deleted_request_is_nothing_to_write(database: Database, tmp_path: Path) -> None:
     """A job that outlived its request does nothing."""
-    _finisher(database, ImageStore(f"file:{tmp_path}")).finish("ab" * 16)
+    _finisher(database, FolderStore(tmp_path)).finish("ab" * 16)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -382,11 +382,11 @@ class PausingDatabase(Database):
             yield cursor
 
 
-class PausingStore(ImageStore):
+class PausingStore(FolderStore):
     """A store with a pause before each change of it, and amid a listing."""
 
     def __init__(self, folder: Path, pauses: Pauses) -> None:
-        super().__init__(f"file:{folder}")
+        super().__init__(folder)
         self.pauses = pauses
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
@@ -399,10 +399,11 @@ class PausingStore(ImageStore):
         self.pauses("move a CSV" if source.startswith(STAGED_CSVS) else "move")
         return super().move(source, target)
 
-    def delete(self, key: str) -> None:
-        """Pause, then delete."""
-        self.pauses("delete")
-        super().delete(key)
+    def delete(self, *keys: str) -> None:
+        """Pause, then delete, one after the other."""
+        for key in keys:
+            self.pauses("delete")
+            super().delete(key)
 
     def list_keys(self, folder: str, start: str = "") -> Iterator[str]:
         """Pause, list, pause."""

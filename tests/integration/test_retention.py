@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import worker_upkeep
+from folder_store import FolderStore
 from image_processor import ImageProcessor
-from image_store import ImageStore
 from request_rows import select_request
 from settings import Settings
 from tests.queued import Queue, urls
@@ -47,7 +47,7 @@ def test_requests_are_deleted_when_their_time_is_over(
     settings = Settings(_env_file=None, compress_processes=1, retention_days=retention_days)
 
     async def clean() -> None:
-        processor = ImageProcessor(settings, clean_database, ImageStore(f"file:{tmp_path}"))
+        processor = ImageProcessor(settings, clean_database, FolderStore(tmp_path))
         await processor._upkeep.clean()
         await processor.close()
 

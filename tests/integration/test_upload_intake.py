@@ -17,8 +17,8 @@ import pytest
 import upload_intake
 from csv_validator import ProductReader
 from errors import ErrorCode, HttpError, ImageError
+from folder_store import FolderStore
 from httpd.http_protocol import Request
-from image_store import ImageStore
 from settings import Settings
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from upload_intake import UploadIntake
@@ -57,7 +57,7 @@ def _upload(body: Body) -> Request:
 def intake(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UploadIntake:
     """Give an intake with a single place."""
     monkeypatch.setattr(upload_intake, "MAX_UPLOADS", 1)
-    return UploadIntake(Settings(), database, ImageStore(f"file:{tmp_path}"))
+    return UploadIntake(Settings(), database, FolderStore(tmp_path))
 
 
 def test_slow_body_keeps_nobody_out(intake: UploadIntake) -> None:
@@ -108,7 +108,7 @@ def test_an_upload_waits_for_its_turn(
     """While others are validated it waits, but not for ever."""
     monkeypatch.setattr(upload_intake, "MAX_COPIES", 1)
     monkeypatch.setattr(upload_intake, "COPY_WAIT_SECONDS", seconds)
-    intake = UploadIntake(Settings(), database, ImageStore(f"file:{tmp_path}"))
+    intake = UploadIntake(Settings(), database, FolderStore(tmp_path))
     statuses: list[HTTPStatus] = []
 
     def take() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 import job_queue
 import webhook_courier
+from folder_store import FolderStore
 from image_processor import ImageProcessor
-from image_store import ImageStore
 from settings import Settings
 from tests.origin import Reply
 from webhook_queue import claim_webhook, enqueue_webhook
@@ -71,7 +71,7 @@ def work(
 
     @asynccontextmanager
     async def processor() -> AsyncIterator[ImageProcessor]:
-        running = ImageProcessor(settings, database, ImageStore(f"file:{tmp_path}"))
+        running = ImageProcessor(settings, database, FolderStore(tmp_path))
         yield running
         await running.close()
 

@@ -23,9 +23,9 @@ import worker_steps
 import worker_upkeep
 from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
+from folder_store import FolderStore
 from image_processor import ImageProcessor
 from image_reuse import Recipe
-from image_store import ImageStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_options import ImageOptions, parse_options
@@ -51,7 +51,7 @@ class Shop:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
-        self.store = ImageStore(f"file:{folder}")
+        self.store = FolderStore(folder)
 
     @asynccontextmanager
     async def processor(self, **settings: Any) -> AsyncIterator[ImageProcessor]:
@@ -361,7 +361,7 @@ def test_a_store_that_fails_keeps_no_request_from_being_deleted(
     def fail(*_: Any) -> Iterator[str]:
         raise ImageError(ErrorCode.STORAGE_ERROR, "the disk is away")
 
-    monkeypatch.setattr(ImageStore, "list_keys", fail)
+    monkeypatch.setattr(FolderStore, "list_keys", fail)
     with pytest.raises(ImageError):
         shop.tend(WorkerUpkeep.clean, retention_days=3)
     assert shop.ids() == []

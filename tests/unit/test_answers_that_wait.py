@@ -10,10 +10,10 @@ import pytest
 
 from database_helper import Database, DatabaseUnavailableError
 from errors import HttpError
+from folder_store import FolderStore
 from http_api import Api
 from httpd.http_protocol import Request
 from httpd.http_transfer import ArrivingBody
-from image_store import ImageStore
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class _Database(Database):
 )
 def test_who_waits_says_so(tmp_path: Path, method: str, path: str, expected: list[str]) -> None:
     """Of the images only the one that is there is sent without a question."""
-    store = ImageStore(f"file:{tmp_path}")
+    store = FolderStore(tmp_path)
     store.put(f"uploads/{ID}/{ID}-1.jpg", b"image")
     events: list[str] = []
     api = Api(Settings(), _Database(events), store)

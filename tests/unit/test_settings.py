@@ -42,6 +42,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "database_url": None,
         "postgres_dir": "postgres-data",
         "storage_url": "file:.",
+        "aws_endpoint_url": None,
+        "public_files_url": None,
         "api_keys": None,
         "rate_limit": 100,
         "trusted_proxies": (IPv4Network("127.0.0.0/8"), IPv6Network("::1")),
@@ -83,6 +85,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("POSTGRES_DIR", "elsewhere", "elsewhere"),
         ("STORAGE_URL", "file:/var/images", "file:/var/images"),
         ("STORAGE_URL", "s3://bucket/pre/fix", "s3://bucket/pre/fix"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/", "http://127.0.0.1:9000"),
+        ("PUBLIC_FILES_URL", "https://cdn.example.com/images/", "https://cdn.example.com/images"),
         ("API_KEYS", f" {DIGEST.upper()} , {'0' * 64} ", {DIGEST, "0" * 64}),
         ("API_KEYS", "None", frozenset()),
         ("API_KEYS", " , ", None),
@@ -121,6 +125,10 @@ BAD = [
     ("STORAGE_URL", "/var/images", "takes file:PATH or s3://bucket/prefix"),
     ("STORAGE_URL", "s3:///prefix", "takes file:PATH or s3://bucket/prefix"),
     ("STORAGE_URL", "file:", "takes file:PATH or s3://bucket/prefix"),
+    ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "takes a URL like https://images.example.com"),
+    ("PUBLIC_FILES_URL", "yes", "takes signed, or a URL like https://images.example.com"),
+    ("PUBLIC_FILES_URL", "signed", "only an s3: STORAGE_URL has URLs to sign"),
+    ("PUBLIC_FILES_URL", "https://cdn.example.com/?a=b", "takes signed, or a URL like"),
     ("ALLOWED_SOURCES", "cdn.shop", "'cdn.shop' is not host:port"),
     ("ALLOWED_SOURCES", "a:80,http://b:80", "'http://b:80' is not host:port"),
     ("ALLOWED_SOURCES", "cdn.shop:0", "'cdn.shop:0' is not host:port"),
@@ -303,3 +311,25 @@ def test_settings_do_not_change() -> None:
     """What was read at the start stays."""
     with pytest.raises(ValueError, match="frozen"):
         load_settings().port = 1  # type: ignore[misc]  # what it is about
+
+
+def test_a_file_gives_the_bucket_s_client_what_it_reads_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Credentials in `.env` are found where that client looks; a variable goes before them."""
+    for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "of the environment")
+    lines = ["AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=x", "AWS_ACCESS_KEY_ID=", "OTHER=1"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    load_settings()
+    assert os.environ["AWS_REGION"] == "eu-west-1"
+    assert os.environ["AWS_DEFAULT_REGION"] == "of the environment"
+    assert not {"AWS_ACCESS_KEY_ID", "OTHER"} & set(os.environ)
+
+
+def test_a_bucket_may_have_its_urls_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the case of the word."""
+    settings = _load(monkeypatch, STORAGE_URL="s3://bucket", PUBLIC_FILES_URL="Signed")
+    assert settings.public_files_url == "signed"
