@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,18 @@ def _webhook(service: Service, request_id: str) -> dict[str, Any]:
     return shown
 
 
+def _hurry(service: Service, request_id: str) -> None:
+    """Let the next try be due now, as if the schedule's time had passed."""
+    service.query(
+        "update webhooks set due_at = now() where request_id = %s returning id", request_id
+    )
+    service.query(
+        """update procrastinate_jobs set scheduled_at = null
+            where task_name = 'webhook' and args->>'request_id' = %s returning id""",
+        request_id,
+    )
+
+
 def _wait(service: Service, request_id: str, is_met: Callable[[dict[str, Any]], Any]) -> None:
     service.wait_until(lambda: is_met(_webhook(service, request_id)))
 
@@ -162,6 +175,88 @@ def test_credentials_in_the_url_go_nowhere(
     assert "hunter2" not in json.dumps(status) + request.body.decode() + service.log.read_text()
 
 
+def test_a_cancelled_request_is_told_as_cancelled(
+    service: Service, module_origin: Origin, receiver: Receiver
+) -> None:
+    """What was done until then is in the event, and its CSV is there."""
+    release = Event()
+    module_origin.serve_in_turn("/held.jpg", Reply(JPEG, until=release))
+    hook = receiver.serve("/cancelled")
+    cell = csv_of(module_origin.url("/held.jpg"))
+    request_id = service.upload(cell, {"webhook_url": hook}).json()["request_id"]
+    service.wait_until(lambda: module_origin.count("/held.jpg"))
+    assert service.request("DELETE", f"/status/{request_id}").status_code == 202
+    release.set()
+    service.wait_until(lambda: receiver.count("/cancelled"))
+    event = _verified(receiver.events("/cancelled")[0])
+    assert (event["type"], event["data"]["status"]) == ("request.cancelled", "cancelled")
+    assert receiver.answers_on_csv[-1] == 200
+
+
+def test_a_redirect_is_no_delivery(
+    service: Service, module_origin: Origin, receiver: Receiver
+) -> None:
+    """The place that it leads to hears nothing; the next try is at the old one."""
+    elsewhere = receiver.serve("/elsewhere")
+    moved = Reply(status=302, headers={"Location": elsewhere})
+    hook = receiver.serve_in_turn("/moved", moved, Reply())
+    status = service.run(csv_of(module_origin.url("/lamp.jpg")), webhook_url=hook)
+    request_id = status["request_id"]
+    _wait(service, request_id, lambda webhook: webhook["attempts"] == 1)
+    webhook = _webhook(service, request_id)
+    assert (webhook["state"], webhook["last_status"]) == ("pending", 302)
+    assert webhook["last_error"].endswith("redirects are not followed.")
+    _hurry(service, request_id)
+    _wait(service, request_id, lambda webhook: webhook["state"] == "delivered")
+    first, second = receiver.events("/moved")
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert receiver.count("/elsewhere") == 0
+
+
+def test_a_retry_ends_in_an_event_of_its_own(
+    service: Service, module_origin: Origin, receiver: Receiver
+) -> None:
+    """Each end is told under an id of its own; the status shows the deliveries of both."""
+    hook = receiver.serve("/again")
+    status = service.run(csv_of(module_origin.url("/later.jpg")), webhook_url=hook)
+    request_id = status["request_id"]
+    _wait(service, request_id, lambda webhook: webhook["state"] == "delivered")
+    module_origin.serve("/later.jpg", JPEG)
+    assert service.request("POST", f"/status/{request_id}/retry").status_code == 202
+    service.wait_until(lambda: receiver.count("/again") == 2)
+    _wait(service, request_id, lambda webhook: webhook["state"] == "delivered")
+    first, second = receiver.events("/again")
+    types = [_verified(event)["type"] for event in (first, second)]
+    assert types == ["request.failed", "request.completed"]
+    ids = [event.headers["webhook-id"] for event in (second, first)]
+    assert ids[0] != ids[1]
+    webhook = _webhook(service, request_id)
+    assert webhook["id"] == ids[0]
+    assert [delivery["webhook_id"] for delivery in webhook["deliveries"]] == ids
+    told = _verified(second)["data"]["webhook"]["deliveries"]
+    assert [delivery["webhook_id"] for delivery in told] == ids[1:]
+
+
+def test_a_replay_does_not_wait_for_a_try_under_way(
+    service: Service, module_origin: Origin, receiver: Receiver
+) -> None:
+    """The receiver has the event twice then; what it answers to the first counts no more."""
+    release = Event()
+    hook = receiver.serve_in_turn("/hanging", Reply(status=410, until=release), Reply())
+    status = service.run(csv_of(module_origin.url("/lamp.jpg")), webhook_url=hook)
+    request_id = status["request_id"]
+    service.wait_until(lambda: receiver.count("/hanging"))
+    assert service.request("POST", f"/status/{request_id}/webhook").status_code == 202
+    _wait(service, request_id, lambda webhook: webhook["state"] == "delivered")
+    release.set()
+    service.wait_until(lambda: not receiver.open_sockets)
+    first, second = receiver.events("/hanging")
+    assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
+    webhook = _webhook(service, request_id)
+    assert (webhook["state"], webhook["attempts"]) == ("delivered", 1)
+    assert [delivery["replay"] for delivery in webhook["deliveries"]] == [True]
+
+
 def test_a_receiver_that_is_gone_is_left_alone_until_asked(
     service: Service, module_origin: Origin, receiver: Receiver
 ) -> None:
@@ -214,7 +309,14 @@ def test_a_receiver_that_is_down_gets_its_event_later(
             _wait(service, request_id, lambda webhook: webhook["state"] == "delivered")
             (request,) = receiver.events("/late")
         assert _verified(request)["data"]["request_id"] == request_id
-        assert _webhook(service, request_id)["attempts"] == 2
+        webhook = _webhook(service, request_id)
+        assert webhook["attempts"] == 2
+        first, second = reversed(webhook["deliveries"])
+        assert (first["status"], first["error"]) == (None, "127.0.0.1 refused the connection.")
+        assert (second["status"], second["error"], second["attempt"]) == (200, None, 2)
+        assert status["finished_at"][:19] <= first["at"][:19] < second["at"]
+        sent_at = datetime.fromtimestamp(int(request.headers["webhook-timestamp"]), UTC)
+        assert sent_at - datetime.fromisoformat(first["at"]) > timedelta(seconds=3)
         (row,) = service.query("select id from webhooks where request_id = %s", request_id)
         assert request.headers["webhook-id"] == row["id"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from folder_store import FolderStore
 from image_processor import ImageProcessor
 from settings import Settings
 from tests.origin import Reply
+from webhook import RETRY_SECONDS
 from webhook_queue import claim_webhook, enqueue_webhook
 
 if TYPE_CHECKING:
@@ -122,6 +124,43 @@ def test_a_refusal_leaves_a_job_for_the_next_try(
     assert (event["state"], event["attempts"]) == ("pending", 1)
     assert job["scheduled_at"] == event["due_at"]
     assert job["args"] == {"request_id": REQUEST_ID}
+
+
+def test_a_receiver_that_never_takes_it_is_left_after_the_schedule(
+    database: Database, origin: Origin, finish: Any, work: Any
+) -> None:
+    """Ten tries, each noted with its request; then it has failed, and no job is left."""
+    finish(origin.serve("/hook", status=500))
+
+    async def send_again_and_again(processor: ImageProcessor) -> None:
+        for _ in range(len(RETRY_SECONDS) + 2):
+            await _send(processor)
+            with database.transaction() as cursor:
+                cursor.execute("update webhooks set due_at = now()")
+
+    work(send_again_and_again)
+    event = _event(database)
+    assert (event["state"], event["attempts"], origin.count("/hook")) == ("failed", 10, 10)
+    with database.transaction() as cursor:
+        cursor.execute("select webhook_deliveries from requests")
+        noted = (cursor.fetchone() or {})["webhook_deliveries"]
+        assert [each["attempt"] for each in noted] == list(range(10, 0, -1))
+        cursor.execute("delete from procrastinate_jobs")  # of the ninth try
+    work(ImageProcessor.sweep)
+    assert _jobs(database) == []
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(429, 7200), (503, 7200), (500, 5), (302, 5)])
+def test_a_busy_receiver_says_when(
+    database: Database, origin: Origin, finish: Any, work: Any, status: int, seconds: int
+) -> None:
+    """Event and job wait as long as a 429 or a 503 asks; others ask in vain."""
+    finish(origin.serve("/hook", status=status, headers={"Retry-After": "7200"}))
+    work(_send)
+    (job,) = _jobs(database)
+    wait = job["scheduled_at"] - datetime.now(UTC)
+    assert seconds - 5 < wait.total_seconds() < 1.1 * seconds
+    assert job["scheduled_at"] == _event(database)["due_at"]
 
 
 def test_the_sweep_wakes_what_is_due_and_has_no_job(

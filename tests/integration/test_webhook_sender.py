@@ -137,12 +137,39 @@ def test_a_slow_body_does_not_undo_an_answer(origin: Origin) -> None:
     assert time.monotonic() - began_at < PATIENCE_SECONDS
 
 
-@pytest.mark.parametrize("raw", [b"", b"what?\r\n\r\n", b"HTTP/1.1 20"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"what?\r\n\r\n", b"HTTP/1.1 20", b"HTTP/1.1 -200 OK\r\n\r\n", bytes(5000)),
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101,
+    ],
+    ids=["nothing", "babble", "half", "negative", "zeroes", "headers"],
+)
 def test_what_is_no_http_is_no_answer(origin: Origin, raw: bytes) -> None:
     """A connection that is closed, or speaks something else, is told as that."""
     url = origin.serve("/hook", raw=raw)
     answer = _sender(origin).send(_webhook(url))
     assert answer == Answer(error="127.0.0.1 gave no valid HTTP answer.")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10**6],
+    ids=["interim", "line"],
+)
+def test_an_endless_head_is_not_read(origin: Origin, raw: bytes) -> None:
+    """Nor is it an answer: what comes last may say anything."""
+    answer = _sender(origin).send(_webhook(origin.serve("/hook", raw=raw)))
+    assert answer == Answer(error="The origin's answer has more than 64 KiB of headers.")
+
+
+def test_an_interim_answer_is_not_the_answer(origin: Origin) -> None:
+    """Receivers may say that they are at it before they say what came of it."""
+    raw = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+    )
+    assert _sender(origin).send(_webhook(origin.serve("/hook", raw=raw))) == Answer(status=204)
 
 
 def test_a_receiver_that_is_down_is_told(origin: Origin) -> None:
