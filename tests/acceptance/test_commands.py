@@ -139,6 +139,19 @@ def test_help(tmp_path: Path, script: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_service_manager_is_told(tmp_path: Path, database: Database) -> None:
+    """A service manager that asks hears when the service is ready and when it stops."""
+    name = str(tmp_path / "notify")
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(name)
+        manager.settimeout(SOON_SECONDS)
+        with Service(tmp_path, database, "--no-worker", NOTIFY_SOCKET=name) as service:
+            assert manager.recv(100) == b"READY=1"
+            assert service.get("/healthz").status_code == 200
+            assert service.stop() == 0
+            assert manager.recv(100) == b"STOPPING=1"
+
+
 @pytest.mark.parametrize("script", RUNNERS)
 def test_unknown_argument(tmp_path: Path, script: str) -> None:
     """An argument that there isn't is refused with the usage."""
