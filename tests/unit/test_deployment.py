@@ -121,8 +121,8 @@ def is_ignored(path: str) -> bool:
 
 
 def _tracked() -> list[str]:
-    """Return the files that git has, and those that it would take."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    """Return the files that git has."""
+    listing = ["git", "ls-files"]
     ended = subprocess.run(listing, cwd=ROOT, capture_output=True, check=False)
     if ended.returncode:
         pytest.skip("not a checkout of git")
