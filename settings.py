@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from address_policy import AddressPolicy, parse_allowed_source, parse_source_url
 from errors import ImageError, SettingsError
 from redaction import redact_url
-from webhook import parse_secret
+from webhook import parse_secrets
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 ENV_FILE = ".env"
@@ -123,7 +123,7 @@ Sources = Annotated[frozenset[str], NoDecode, BeforeValidator(_sources)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_ports)]
 KeyDigests = Annotated[frozenset[str] | None, NoDecode, BeforeValidator(_key_digests)]
-WebhookSecret = Annotated[bytes | None, BeforeValidator(parse_secret)]
+WebhookSecret = Annotated[tuple[bytes, ...] | None, NoDecode, BeforeValidator(parse_secrets)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 30
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 30
 
-    webhook_secret: WebhookSecret = Field(default=None, repr=False)  # the key itself
+    webhook_secret: WebhookSecret = Field(default=None, repr=False)  # the keys themselves
 
     log_format: Literal["text", "json"] = "text"
 

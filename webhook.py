@@ -20,7 +20,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SECRET: Final = re.compile(r"whsec_([A-Za-z0-9+/]+={0,2})")
 _KEY_BYTES: Final = range(24, 65)
@@ -77,13 +77,22 @@ class Delivery:
     seconds: float = 0.0  # that the try took
 
 
-def parse_secret(text: str) -> bytes:
-    """Return the key of a `whsec_…` secret. Raises ValueError, in words for the operator."""
+def parse_secrets(text: str) -> tuple[bytes, ...]:
+    """Return the keys of one `whsec_…` secret, or of several with commas or spaces between.
+
+    Raises ValueError, in words for the operator.
+    """
+    return tuple(_parse_secret(part) for part in text.replace(",", " ").split() or [""])
+
+
+def _parse_secret(text: str) -> bytes:
     encoded = _SECRET.fullmatch(text)
     with suppress(ValueError):
         if encoded and len(key := base64.b64decode(encoded[1])) in _KEY_BYTES:
             return key
-    raise ValueError("takes whsec_ and then the base64 of 24 to 64 random bytes")
+    raise ValueError(
+        "takes whsec_ and then the base64 of 24 to 64 random bytes; several, with commas between"
+    )
 
 
 def new_webhook_id() -> str:
@@ -101,17 +110,20 @@ def event_body(document: Mapping[str, Any]) -> str:
     return json.dumps(event, separators=(",", ":"))
 
 
-def signed_headers(key: bytes, webhook_id: str, body: bytes, sent_at: int) -> dict[str, str]:
+def signed_headers(
+    keys: Sequence[bytes], webhook_id: str, body: bytes, sent_at: int
+) -> dict[str, str]:
     """Return the headers by which a receiver knows the event and its sender.
 
-    `sent_at` is the time of this try in seconds since 1970.
+    `sent_at` is the time of this try in seconds since 1970. Each key signs, in its turn; a receiver
+    takes what one of them signed.
     """
     signed = f"{webhook_id}.{sent_at}.".encode() + body
-    signature = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    signatures = [base64.b64encode(hmac.digest(key, signed, hashlib.sha256)) for key in keys]
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(sent_at),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(f"v1,{signature.decode()}" for signature in signatures),
     }
 
 

@@ -22,6 +22,8 @@ from fetching.source_session import USER_AGENT
 from webhook import MAX_RETRY_AFTER_SECONDS, Answer, signed_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.response import BaseHTTPResponse
 
@@ -36,17 +38,17 @@ logger = logging.getLogger(__name__)
 
 
 class WebhookSender:
-    """Sends for many threads at once. `key` is the secret's; None sends nothing."""
+    """Sends for many threads at once. `keys` are the secrets'; None sends nothing."""
 
     def __init__(
         self,
-        key: bytes | None,
+        keys: Sequence[bytes] | None,
         policy: AddressPolicy,
         *,
         send_seconds: float = SEND_SECONDS,
         network: Network | None = None,
     ) -> None:
-        self._key = key
+        self._keys = keys
         self._policy = policy
         self._send_seconds = send_seconds
         self._network = network or Network()
@@ -59,7 +61,7 @@ class WebhookSender:
         return replace(answer, seconds=time.monotonic() - began_at)
 
     def _try(self, webhook: ClaimedWebhook) -> Answer:
-        if self._key is None:
+        if self._keys is None:
             return Answer(error="WEBHOOK_SECRET is not set in the worker.")
         try:
             with Attempt(
@@ -68,21 +70,21 @@ class WebhookSender:
                 connect_seconds=self._send_seconds,
                 total_seconds=self._send_seconds,
             ) as attempt:
-                return self._post(attempt, webhook, self._key)
+                return self._post(attempt, webhook, self._keys)
         except ImageError as error:
             return Answer(error=error.detail)
         except Exception:
             logger.exception("webhook %s", webhook.id, extra={"request_id": webhook.request_id})
             return Answer(error="Something went wrong on our side.")
 
-    def _post(self, attempt: Attempt, webhook: ClaimedWebhook, key: bytes) -> Answer:
+    def _post(self, attempt: Attempt, webhook: ClaimedWebhook, keys: Sequence[bytes]) -> Answer:
         source = self._policy.check_url(webhook.url)
         attempt.aim(source)
         body = webhook.body.encode()
         headers = {
             "User-Agent": USER_AGENT,
             "Content-Type": "application/json",
-            **signed_headers(key, webhook.id, body, int(time.time())),
+            **signed_headers(keys, webhook.id, body, int(time.time())),
         }
         try:
             with closing(self._pool(source)) as pool:

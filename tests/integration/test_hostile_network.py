@@ -138,7 +138,7 @@ def test_no_redirect_leads_to_any_form_of_an_address(net: Net, origin: Origin, s
 
 def test_no_event_is_sent_to_any_form_of_an_address(net: Net) -> None:
     """Webhooks are held to the very same rules."""
-    sender = WebhookSender(KEY, AddressPolicy(), network=net.network)
+    sender = WebhookSender([KEY], AddressPolicy(), network=net.network)
     for url in BLOCKED:
         answer = sender.send(ClaimedWebhook("msg_1", "a", 1, 0, url, "{}"))
         assert answer.status is None
@@ -150,7 +150,7 @@ def test_no_event_is_sent_to_any_form_of_an_address(net: Net) -> None:
 def test_a_name_that_changes_its_address_gains_nothing(net: Net, origin: Origin) -> None:
     """Each exchange judges anew what it connects to, redirects and kept connections or not."""
     url = origin.redirect("/a", "http://rebound.example/")
-    sender = WebhookSender(KEY, AddressPolicy(), network=net.network)
+    sender = WebhookSender([KEY], AddressPolicy(), network=net.network)
     hook = ClaimedWebhook("msg_1", "a", 1, 0, "http://rebound.example/", "{}")
     with _downloader(net, origin) as download:
         assert [download(url) for _ in range(4)] == ["connect_error", "blocked_address"] * 2
@@ -240,7 +240,7 @@ def test_the_environment_changes_no_destination(net: Net, origin: Origin) -> Non
     """Proxies would resolve names themselves; passwords are for whoever runs the service."""
     origin.serve("/a", JPEG)
     policy = AddressPolicy(allowed_sources=[origin.authority])
-    sender = WebhookSender(KEY, policy, network=net.network)
+    sender = WebhookSender([KEY], policy, network=net.network)
     for scheme in ("http", "https"):
         hook = ClaimedWebhook("msg_1", "a", 1, 0, f"{scheme}://shop.example/hook", "{}")
         assert sender.send(hook).error == "shop.example refused the connection."

@@ -36,7 +36,7 @@ def _webhook(url: str) -> ClaimedWebhook:
 
 def _sender(*origins: Origin, **options: Any) -> WebhookSender:
     policy = AddressPolicy(allowed_sources=[origin.authority for origin in origins])
-    return WebhookSender(options.pop("key", KEY), policy, **options)
+    return WebhookSender(options.pop("keys", [KEY]), policy, **options)
 
 
 def test_an_event_arrives_signed(origin: Origin) -> None:
@@ -236,7 +236,7 @@ def test_a_proxy_of_the_environment_is_not_used(
 
 def test_nothing_is_sent_unsigned(origin: Origin) -> None:
     """A worker that lacks the secret says so instead of sending."""
-    answer = _sender(origin, key=None).send(_webhook(origin.serve("/hook")))
+    answer = _sender(origin, keys=None).send(_webhook(origin.serve("/hook")))
     assert answer == Answer(error="WEBHOOK_SECRET is not set in the worker.")
     assert origin.connections == 0
 

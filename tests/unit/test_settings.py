@@ -102,8 +102,8 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("LEASE_SECONDS", "2.5", 2.5),
         ("RETENTION_DAYS", "0", 0),
         ("RETENTION_DAYS", "0.5", 0.5),
-        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 8}", b"ABC" * 8),
-        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 21}QQ==", b"ABC" * 21 + b"A"),
+        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 8}", (b"ABC" * 8,)),
+        ("WEBHOOK_SECRET", f"whsec_{'QUJD' * 21}QQ==", (b"ABC" * 21 + b"A",)),
         ("LOG_FORMAT", "json", "json"),
         ("PORT", "", 8000),
     ],
@@ -216,7 +216,8 @@ def test_a_bad_key_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, text:
     [
         *("hunter2", "whsec_", "whsec_hunter2", f"wsec_{'QUJD' * 8}", "QUJD" * 8),
         *(f"whsec_{'QUJD' * 7}QUI=", f"whsec_{'QUJD' * 21}QUI=", f"whsec_{'QUJD' * 8}QQ"),
-        *(f"whsec_{'QUJD' * 8}-_-_", f"whsec_ {'QUJD' * 8}"),
+        *(f"whsec_{'QUJD' * 8}-_-_", f"whsec_ {'QUJD' * 8}", f"whsec_{'QUJD' * 8},hunter2"),
+        ",",
     ],
 )
 def test_a_bad_webhook_secret_is_named_but_not_shown(
@@ -225,8 +226,20 @@ def test_a_bad_webhook_secret_is_named_but_not_shown(
     """Another prefix, no base64, or a key of a length that the standard has not: no start."""
     with pytest.raises(SettingsError) as caught:
         _load(monkeypatch, WEBHOOK_SECRET=text)
-    takes = "takes whsec_ and then the base64 of 24 to 64 random bytes"
+    takes = (
+        "takes whsec_ and then the base64 of 24 to 64 random bytes; several, with commas between"
+    )
     assert caught.value.detail == f"WEBHOOK_SECRET: {takes}"
+
+
+@pytest.mark.parametrize("between", [",", " ", ", ", "\n"])
+def test_a_webhook_secret_may_have_a_successor(
+    monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    """All of them sign until receivers know the new one."""
+    text = between.join(f"whsec_{letters * 8}" for letters in ("QUJD", "REVG"))
+    settings = _load(monkeypatch, WEBHOOK_SECRET=text)
+    assert settings.webhook_secret == (b"ABC" * 8, b"DEF" * 8)
 
 
 def test_secrets_stay_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from webhook import (
     event_body,
     judge,
     new_webhook_id,
-    parse_secret,
+    parse_secrets,
     signed_headers,
 )
 
@@ -50,7 +50,7 @@ def test_an_event_is_the_status_at_the_end(status: str, event_type: str) -> None
 def test_a_signature_is_one_that_the_standard_s_own_library_takes() -> None:
     """What is signed now verifies with the secret, and with nothing changed."""
     body = event_body(_document()).encode()
-    headers = signed_headers(parse_secret(SECRET), new_webhook_id(), body, int(time.time()))
+    headers = signed_headers(parse_secrets(SECRET), new_webhook_id(), body, int(time.time()))
     judge_of_signatures = Webhook(SECRET)
     assert judge_of_signatures.verify(body, headers) == json.loads(body)
     for changed in (
@@ -65,22 +65,36 @@ def test_a_signature_is_one_that_the_standard_s_own_library_takes() -> None:
 
 def test_an_old_signature_is_not_taken() -> None:
     """The time that is signed is that of the try, so a replayed message is noticed."""
-    headers = signed_headers(KEY, "msg_1", b"{}", int(time.time()) - 600)
+    headers = signed_headers([KEY], "msg_1", b"{}", int(time.time()) - 600)
     with pytest.raises(WebhookVerificationError, match="too old"):
         Webhook(SECRET).verify(b"{}", headers)
 
 
 def test_a_signature_as_the_standard_shows_it() -> None:
     """The example of the specification comes out to the letter."""
-    key = parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    keys = parse_secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = signed_headers(
-        key, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', 1614265330
+        keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', 1614265330
     )
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+def test_while_a_secret_is_replaced_both_sign() -> None:
+    """Receivers with either one take the event; those with another one don't."""
+    new, old, other = (f"whsec_{base64.b64encode(bytes([n]) * 32).decode()}" for n in (1, 2, 3))
+    body = event_body(_document()).encode()
+    headers = signed_headers(parse_secrets(f"{new},{old}"), "msg_1", body, int(time.time()))
+    for secret in (new, old):
+        assert Webhook(secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(other).verify(body, headers)
+    (alone,) = parse_secrets(new)
+    first = signed_headers([alone], "msg_1", body, int(headers["webhook-timestamp"]))
+    assert headers["webhook-signature"].startswith(first["webhook-signature"] + " v1,")
 
 
 def test_ids_are_of_their_own() -> None:
