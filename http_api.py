@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from access_control import AccessControl
+from api_description import description_route
 from database_helper import BATCH_SECONDS
 from errors import HttpError
 from file_response import file_response, is_unchanged
@@ -104,6 +105,7 @@ class Api:
             route("/samples/{name}", samples, is_public=True, GET=self._project_file),
             route("/", is_public=True, is_quick=True, GET=self._page),
             route("/web/{name}", web, is_public=True, GET=self._project_file),
+            description_route(settings),
             *self._operations.routes,
         ]
         self.answer = Router(AccessControl(settings), routes).answer

@@ -1,4 +1,4 @@
-"""The files that the project itself brings: the web page, its samples, the API's description.
+"""The files that the project itself brings: the web page, its samples, what clients start from.
 
 They are the same for everybody, so no key is needed for them.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent
 _PAGE: Final = "web/index.html"
 _ICON: Final = "web/icon.svg"
-_DOCUMENTS: Final = ("openapi.json", "postman_collection.json", "test.csv")
+_DOCUMENTS: Final = ("postman_collection.json", "test.csv")
 # A page under another name of ours shows samples, too, as originals beside what became of them.
 _FOR_EVERY_SITE: Final = {"Cross-Origin-Resource-Policy": "cross-origin"}
 # Nothing runs but the page's own modules, and no text becomes code. Images are outputs, and the
@@ -68,7 +68,7 @@ def _sample(call: Call) -> Response:
 def _file(request: Request, name: str, headers: dict[str, str]) -> Response:
     path = ROOT / name
     if not path.is_file():
-        raise not_found()
+        raise not_found("the service has no file of this name; / is the page")
     etag = f'"{tag_of(path.stat())}"'
     common = {"ETag": etag, "Cache-Control": "no-cache", "Content-Type": content_type(name)}
     if is_unchanged(request, etag):

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from address_policy import AddressPolicy
 
 MAX_DIMENSION = 65_535  # the largest side that JPEG can say
+MAX_OUTPUT_BYTES = 10**12  # of `max_bytes`; far beyond any image, and within every integer type
 MAX_WEBHOOK_URL_CHARACTERS = 2048
 AUTO = "auto"
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,12}")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,13}")
 
 
 class OutputFormat(StrEnum):
@@ -186,7 +187,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "effort": lambda name, text: _choice(name, text, Effort),
     "max_width": lambda name, text: _number(name, text, MAX_DIMENSION),
     "max_height": lambda name, text: _number(name, text, MAX_DIMENSION),
-    "max_bytes": lambda name, text: _number(name, text, 10**12),
+    "max_bytes": lambda name, text: _number(name, text, MAX_OUTPUT_BYTES),
     "background": _colour,
     "strict": _flag,
     "dry_run": _flag,

@@ -78,6 +78,7 @@ class UploadIntake:
         self._store.check()
         with _spool_errors(), tempfile.TemporaryFile() as spool:
             fields, csv_sha256 = self._receive(request, length, spool)
+            parse_options(request.query, self._webhook_policy)  # also what the form has otherwise
             options = parse_options(request.query | fields, self._webhook_policy)
             spool.seek(0)
             with self._places.hold(owner, 0), self._copies.hold(owner, COPY_WAIT_SECONDS):

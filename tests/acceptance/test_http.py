@@ -246,6 +246,19 @@ def test_bad_options(service: Service, option: str, value: str) -> None:
     assert service.count_rows() == before
 
 
+def test_options_of_a_form_and_the_query(service: Service) -> None:
+    """A form's options go before those of the query, which are judged all the same."""
+    body, headers = form(("file", CSV), ("quality", "6"))
+
+    def upload(quality: str) -> requests.Response:
+        path = f"/upload?quality={quality}&effort=best"
+        return service.request("POST", path, data=body, headers=headers)
+
+    options = service.finish(upload("5").json()["request_id"])["options"]
+    assert (options["quality"], options["effort"]) == (6, "best")
+    assert_problem(upload("500"), 422)
+
+
 def test_option_given_twice(service: Service) -> None:
     """An option that stands twice has no meaning."""
     body, headers = form(("quality", "5"), ("file", CSV), ("quality", "6"))

@@ -12,6 +12,7 @@ from address_policy import AddressPolicy
 from errors import HttpError
 from request_options import (
     MAX_DIMENSION,
+    MAX_OUTPUT_BYTES,
     Effort,
     ImageOptions,
     OutputFormat,
@@ -53,6 +54,7 @@ def test_what_is_left_out_has_its_default(given: dict[str, str]) -> None:
         *[("quality", "1", 1), ("quality", "100", 100), ("quality", "auto", None)],
         *[("max_width", "1", 1), ("max_width", str(MAX_DIMENSION), MAX_DIMENSION)],
         *[("max_height", " 800 ", 800), ("max_bytes", "200000", 200_000)],
+        ("max_bytes", str(MAX_OUTPUT_BYTES), MAX_OUTPUT_BYTES),
         *[("background", "#00ff7F", "#00ff7f")],
     ],
 )
