@@ -56,11 +56,11 @@ class BucketStore:
 
     def move(self, source: str, target: str) -> bool:
         """Copy an object, then delete it: two requests. In between it lies under both keys."""
-        with storage_errors():
-            try:
-                obstore.rename(self._store, source, target)
-            except FileNotFoundError:
-                return False
+        try:
+            self.copy(source, target)
+        except FileNotFoundError:
+            return False
+        self.delete(source)
         return True
 
     def sync(self, folder: str) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from access_control import AccessControl
 from api_description import description_route
+from content_types import FOREVER, content_type
 from database_helper import BATCH_SECONDS
 from errors import HttpError
 from file_response import file_response, is_unchanged
@@ -30,6 +30,8 @@ from paging import (
     parse_request_cursor,
     request_cursor,
 )
+from project_files import project_routes
+from public_files import PublicFiles
 from request_queue import (
     RequestStatus,
     cancel_request,
@@ -50,25 +52,13 @@ if TYPE_CHECKING:
     from database_helper import Database
     from http_router import Call
     from httpd.http_protocol import Request
-    from image_store import ImageStore, StoredObject
+    from image_store import ImageStore
     from request_queue import Retried
     from settings import Settings
+    from stored_object import StoredObject
 
-ROOT: Final = Path(__file__).parent
 LONGEST_POLL_SECONDS: Final = 10
-_CONTENT_TYPES: Final = {
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-    "gif": "image/gif",
-    "avif": "image/avif",
-    "tiff": "image/tiff",
-    "csv": "text/csv; charset=utf-8",
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-}
-_FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+_FOREVER: Final = {"Cache-Control": FOREVER}
 _FOR_EVERY_SITE: Final = {"Cross-Origin-Resource-Policy": "cross-origin"}
 _REVALIDATED: Final = {"Cache-Control": "no-cache"}
 
@@ -81,12 +71,11 @@ class Api:
         self._database = database
         self._store = store
         self._files = OutputFiles(database, store)
+        self._public_files = PublicFiles(settings.public_files_url, store)
         self._intake = UploadIntake(settings, database, store)
         self._operations = OperationsApi(database, store)
         image = rf"/uploads/{REQUEST_ID}/(?P=id)-([1-9][0-9]{{0,8}})\.(jpg|png|webp|gif|avif)"
         csv = rf"/static/{REQUEST_ID}(-report)?\.csv"
-        samples = r"/(samples/[a-z0-9-]+\.[a-z]+)"
-        web = r"/(web/[a-z-]+\.(?:js|css|svg))"
         routes = [  # tried in this order: what is asked most is first
             route(
                 "/uploads/{id}/{id}-{n}.{ext}",
@@ -102,10 +91,8 @@ class Api:
             route("/status/{id}/retry", POST=self._retry),
             route("/status/{id}/webhook", POST=self._send_webhook),
             route("/static/{id}.csv", csv, is_public=True, is_charged=True, GET=self._csv),
-            route("/samples/{name}", samples, is_public=True, GET=self._project_file),
-            route("/", is_public=True, is_quick=True, GET=self._page),
-            route("/web/{name}", web, is_public=True, GET=self._project_file),
             description_route(settings),
+            *project_routes(),
             *self._operations.routes,
         ]
         self.answer = Router(AccessControl(settings), routes).answer
@@ -247,7 +234,9 @@ class Api:
             if row is None and select_deleted_request(cursor, request_id):
                 raise _gone()
         if row is None or not is_finished(row):
-            raise not_found("there is no such CSV, or not yet: see the request's status")
+            raise not_found(
+                f"there is no CSV yet, or no such request: GET {status_path(request_id)} tells"
+            )
         key = (report_csv_key if is_report else output_csv_key)(request_id)
         name = key.rpartition("/")[2]
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -261,27 +250,17 @@ class Api:
         file = self._files.open(
             request_id, int(n), extension, request.closing, request.before_waiting
         )
+        redirect = file and self._public_files.redirect(file.key, request.method, _FOR_EVERY_SITE)
+        if redirect:
+            return redirect
         return self._file(request, file, _FOREVER | _FOR_EVERY_SITE)
 
     def _file(
         self, request: Request, file: StoredObject | None, headers: dict[str, str]
     ) -> Response:
         if file is None:
-            raise not_found()
+            raise not_found("there is no such file, or not yet: its request's status tells")
         return file_response(request, self._store, file, headers | _content_type(file.key))
-
-    def _page(self, call: Call) -> Response:  # noqa: ARG002  # every handler takes the call
-        return _own_file("web/index.html", {"Content-Security-Policy": self._page_policy()})
-
-    def _project_file(self, call: Call) -> Response:
-        return _own_file(call.groups[0], {})
-
-    def _page_policy(self) -> str:
-        return (
-            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-            f"img-src 'self' {self._base_url}; form-action 'self'; base-uri 'none'; "
-            "frame-ancestors 'none'"
-        )
 
     def _find_request(self, call: Call) -> dict[str, Any]:
         """Return the row of the caller's request.
@@ -292,7 +271,7 @@ class Api:
             row = select_request(cursor, call.groups[0])
             found = row or select_deleted_request(cursor, call.groups[0])
         if found is None or (found["owner"] != call.owner and self._settings.api_keys):
-            raise not_found("there is no request with this id")
+            raise not_found("there is no such request of yours; GET /requests lists those that are")
         if row is None:
             raise _gone()
         return row
@@ -308,16 +287,8 @@ def _digest(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _own_file(name: str, headers: dict[str, str]) -> Response:
-    """Answer with a file that the project ships."""
-    path = ROOT / name
-    if not path.is_file():
-        raise not_found()
-    return Response(HTTPStatus.OK, path.read_bytes(), headers | _content_type(name) | _REVALIDATED)
-
-
 def _content_type(name: str) -> dict[str, str]:
-    return {"Content-Type": _CONTENT_TYPES[name.rpartition(".")[2]]}
+    return {"Content-Type": content_type(name)}
 
 
 def _gone() -> HttpError:

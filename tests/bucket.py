@@ -34,6 +34,17 @@ _PLACE: Final = (
     "<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint>"
     "</CreateBucketConfiguration>"
 )
+_READABLE: Final = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:GetObject", "s3:HeadObject"],  # the latter is moto's own
+            "Resource": f"arn:aws:s3:::{NAME}/*",
+        }
+    ],
+}
 _LISTENS: Final = re.compile(r"Running on http://127\.0\.0\.1:(\d+)")
 _CALL: Final = re.compile(r'"\S*?(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1')
 
@@ -97,6 +108,11 @@ class Bucket:
         """Send the server a signal: SIGSTOP makes it hang, SIGCONT go on."""
         assert self._process
         self._process.send_signal(number)
+
+    def open_to_all(self) -> None:
+        """Let everybody read objects, without a signature."""
+        answer = requests.put(f"{self.endpoint}/{NAME}?policy", json=_READABLE, timeout=10)
+        assert answer.ok, answer.text
 
     def forget_calls(self) -> None:
         """Count anew."""

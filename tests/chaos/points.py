@@ -32,6 +32,10 @@ def _of_csv(*args: Any) -> bool:
     return "/.staged/" in args[1] and args[1].startswith("static")
 
 
+def _to_image(*args: Any) -> bool:
+    return "/.staged/" not in args[2] and not _of_csv(*args)
+
+
 def _of_another_request(*args: Any) -> bool:
     return bool(args[1].request_id != args[2].request_id)
 
@@ -196,4 +200,18 @@ WORKER = {
     ),
 }
 
-POINTS = SERVER | WORKER
+# No round strikes here, as these have files on disk; tests/acceptance/test_bucket.py does.
+BUCKET = {
+    "image copied": Point(
+        *("bucket_store:BucketStore.copy", Moment.EXIT),
+        "an output lies where it is served, and under its attempt's key, too",
+        counts=_to_image,
+    ),
+    "CSV copied": Point(
+        *("bucket_store:BucketStore.copy", Moment.EXIT),
+        "the output CSV lies in place, and under its finish's key, too",
+        counts=_of_csv,
+    ),
+}
+
+POINTS = SERVER | WORKER | BUCKET

@@ -124,9 +124,7 @@ class _NoDatabase(Database):
 def _api() -> Api:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    return Api(
-        Settings.model_validate(_SETTINGS), _NoDatabase(""), FolderStore(Path(folder.name))
-    )
+    return Api(Settings.model_validate(_SETTINGS), _NoDatabase(""), FolderStore(Path(folder.name)))
 
 
 def _strict_reading(data: bytes) -> Iterator[Understood]:
