@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+
+from log_context import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,7 @@ class AsyncDatabase:
 
         Raises DatabaseUnavailableError. A cancelled caller doesn't stop the transaction.
         """
-        call = partial(self.run_here, statements, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await in_thread(self._threads, partial(self.run_here, statements, *args, **kwargs))
 
     def run_here(
         self, statements: Callable[Concatenate[Cursor, P], T], *args: P.args, **kwargs: P.kwargs

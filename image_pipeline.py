@@ -11,11 +11,11 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import attempt_outcome
 import image_queue
+import metrics
 from address_policy import parse_source_url
 from codec.compressed_image import ImageLimits
 from decoder.decoder_pool import DecoderPool, DecoderUnavailableError
@@ -23,22 +23,24 @@ from errors import ErrorCode, ImageError, ServiceError
 from fetching.byte_budget import ByteBudget
 from fetching.image_downloader import FIRST_BYTES, DownloadLimits, ImageDownloader
 from image_queue import ImageState
+from log_context import in_thread
 from output_backlog import OutputBacklog
 from output_publisher import OutputPublisher
 from politeness.origin_demand import PostponedError
 from storage_keys import StagedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from async_database import AsyncDatabase
     from codec.compressed_image import CompressedImage
     from decoder.decoder_cage import Bar
     from fetching.image_downloader import DownloadedImage
+    from fetching.source_response import Validators
     from image_queue import ClaimedImage, Outcome
     from image_reuse import EarlierImage, Recipe
     from output_files import OutputFiles
-    from politeness.origin_gate import OriginGate
+    from politeness.origin_gate import OriginGate, Visit
     from request_options import ImageOptions
     from settings import Settings
 
@@ -48,9 +50,6 @@ POSTPONED_SECONDS: Final = 5.0
 WITHDRAWN_SECONDS: Final = 1.0  # matters where a retry follows at once
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class _LostError(ServiceError):
@@ -71,6 +70,8 @@ class ImagePipeline:
         self._database = database
         self._files = files
         self._gate = gate
+        budget = _budget(settings.download_concurrency)
+        metrics.WAITING_FOR_MEMORY.set_function(lambda: budget.waiting)
         self._downloader = ImageDownloader(
             settings.address_policy,
             DownloadLimits(
@@ -79,7 +80,7 @@ class ImagePipeline:
                 total_seconds=settings.download_seconds,
             ),
             connections=min(settings.download_concurrency, settings.host_concurrency),
-            budget=_budget(settings.download_concurrency),
+            budget=budget,
         )
         self._decoders = DecoderPool(
             settings.compress_processes,
@@ -98,7 +99,7 @@ class ImagePipeline:
 
     async def start(self) -> frozenset[Bar]:
         """Start the decoders; return the bars of their cage. Raises DecoderUnavailableError."""
-        await _in_thread(self._makers, self._decoders.start)
+        await in_thread(self._makers, self._decoders.start)
         for _ in range(self._settings.compress_processes - 1):  # nobody waits for the others
             self._makers.submit(self._start_ahead)
         return self._decoders.bars
@@ -160,9 +161,10 @@ class ImagePipeline:
         async with self._gate.slot(asked) as visit:
             if image.request_id in self._withdrawn:
                 raise PostponedError("the request is being cancelled", WITHDRAWN_SECONDS)
-            source = await _in_thread(
-                self._downloads, self._downloader.download, image.input_url, visit, known
-            )
+            with metrics.Waiting(metrics.WAITING_FOR_THREAD) as waiting:
+                source = await in_thread(
+                    self._downloads, self._download, image.input_url, visit, known, waiting
+                )
         found = source.validators
         facts = {
             "bytes_in": len(source.data),
@@ -177,6 +179,15 @@ class ImagePipeline:
                 return await self._compress(image, source, recipe.options, facts)
         return await self._take_over(image, earlier, facts | earlier.result())
 
+    def _download(
+        self, url: str, visit: Visit, known: Validators | None, waiting: metrics.Waiting
+    ) -> DownloadedImage:
+        waiting.end()
+        with metrics.DOWNLOADS_ACTIVE.track_inprogress(), metrics.DOWNLOAD_SECONDS.time():
+            source = self._downloader.download(url, visit, known)
+        metrics.DOWNLOAD_BYTES.inc(len(source.data))
+        return source
+
     async def _compress(
         self,
         image: ClaimedImage,
@@ -186,9 +197,9 @@ class ImagePipeline:
     ) -> Outcome:
         """Compress and store an image in one thread's turn, or in two that workers died of."""
         if not image.losses:
-            return await _in_thread(self._makers, self._make_output, image, source, options, facts)
+            return await in_thread(self._makers, self._make_output, image, source, options, facts)
         output = await self._compress_marked(image, source, options)
-        return await _in_thread(self._makers, self._store_output, image, output, facts)
+        return await in_thread(self._makers, self._store_output, image, output, facts)
 
     async def _compress_marked(
         self, image: ClaimedImage, source: DownloadedImage, options: ImageOptions
@@ -214,7 +225,7 @@ class ImagePipeline:
 
         is_suspect = image.losses >= image_queue.ALONE_LOSSES
         async with self._suspects if is_suspect else self._survivors:
-            return await _in_thread(self._makers, compress)
+            return await in_thread(self._makers, compress)
 
     def _make_output(
         self,
@@ -233,8 +244,9 @@ class ImagePipeline:
     def _store_output(
         self, image: ClaimedImage, output: CompressedImage, facts: dict[str, Any]
     ) -> Outcome:
-        with self._backlog.holding(len(output.data)):
+        with self._backlog.holding(len(output.data)), metrics.STORE_SECONDS.time():
             sha256 = self._files.stage(image, output)
+        metrics.STORE_BYTES.inc(len(output.data))
         return attempt_outcome.ended(
             image,
             ImageState.SUCCEEDED,
@@ -280,7 +292,8 @@ class ImagePipeline:
     async def _stage_copy(
         self, image: ClaimedImage, source: StagedImage, size: int, sha256: str
     ) -> None:
-        await _in_thread(self._stores, self._files.stage_copy, image, source, size, sha256)
+        with metrics.STORE_SECONDS.time():
+            await in_thread(self._stores, self._files.stage_copy, image, source, size, sha256)
 
     async def publish(self, outcome: Outcome, *, is_accepted: bool) -> None:
         """Let the file of a recorded success be seen, or delete that of one that came too late."""
@@ -294,10 +307,3 @@ def _budget(downloads: int) -> ByteBudget:
     """Return what downloads share: enough for each to begin, if that leaves half for large ones."""
     beginnings = min(downloads * FIRST_BYTES, BYTES_IN_FLIGHT // 2)
     return ByteBudget(beginnings, BYTES_IN_FLIGHT - beginnings)
-
-
-async def _in_thread(
-    executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    call = partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(executor, call)

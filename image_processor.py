@@ -14,6 +14,7 @@ import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import metrics
@@ -24,9 +25,10 @@ from database_helper import DatabaseUnavailableError
 from decoder.decoder_cage import Bar
 from errors import ImageError
 from image_pipeline import ImagePipeline
-from image_queue import ImageState
 from image_reuse import Recipe
 from in_flight import InFlight
+from log_context import LogContext, in_thread
+from operations_api import serving_operations
 from outcome_recorder import OutcomeRecorder
 from output_files import OutputFiles
 from politeness.origin_gate import OriginGate
@@ -80,6 +82,7 @@ class ImageProcessor:
         )
         self._pipeline = ImagePipeline(settings, self._database, files, self._gate)
         self._in_flight = InFlight(settings.download_concurrency, settings.compress_processes)
+        metrics.IMAGES_HELD.set_function(partial(len, self._in_flight))
         self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "files")
         self._courier = WebhookCourier(settings, self._database, self._records)
@@ -105,7 +108,8 @@ class ImageProcessor:
 
     async def begin(self, request_id: str) -> None:
         """Take a pending request into work."""
-        await self._long.run(worker_steps.begin, request_id)
+        with LogContext(request_id):
+            await self._long.run(worker_steps.begin, request_id)
 
     async def run_turn(self, request_id: str, lane: int) -> None:
         """Claim images of a request and start them for some seconds; then hand the rest on.
@@ -113,6 +117,10 @@ class ImageProcessor:
         A turn doesn't wait for the images that it started: they go on while the next turn
         claims, so that the pipeline stays full.
         """
+        with LogContext(request_id):
+            await self._run_turn(request_id, lane)
+
+    async def _run_turn(self, request_id: str, lane: int) -> None:
         request = await self._database.run(select_request, request_id)
         if request is None:
             return
@@ -142,12 +150,13 @@ class ImageProcessor:
 
     async def finish(self, request_id: str) -> None:
         """Write the output CSV and the report, then the final status."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._finishers, self._finisher.finish, request_id)
+        with LogContext(request_id):
+            await in_thread(self._finishers, self._finisher.finish, request_id)
 
     async def send_webhook(self, request_id: str) -> None:
         """Send an event of a request that is due."""
-        await self._courier.send(request_id)
+        with LogContext(request_id):
+            await self._courier.send(request_id)
 
     async def work_beside(self) -> None:
         """Do what is to be done beside the turns, until cancelled."""
@@ -195,17 +204,20 @@ class ImageProcessor:
     async def _check_store(self) -> None:
         """Raise ImageError unless outputs can be stored now: with a full disk all would fail."""
         try:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._file_threads, self._store.check)
+            await in_thread(self._file_threads, self._store.check)
         except ImageError as error:
             logger.warning("the images wait for the store: %s", error)
             raise
 
     async def _cancel(self, request_id: str) -> None:
         """Cancel the images that wait, a portion at a time."""
-        last: int | None = 0
-        while last is not None and not self._is_draining:
-            last = await self._database.run(worker_steps.cancel, request_id, last)
+        last = 0
+        while not self._is_draining:
+            cancelled = await self._database.run(worker_steps.cancel, request_id, last)
+            if not cancelled.accepted:
+                return
+            metrics.count_ended(cancelled.ended)
+            last = max(n for _, n, _ in cancelled.accepted)
 
     async def _claim(self, request_id: str, recipe: Recipe, after: int) -> int:
         """Claim and start images behind a number as room allows; return the last one's, or 0."""
@@ -242,8 +254,6 @@ class ImageProcessor:
         with self._recorder.expecting():
             outcome = await self._pipeline.process(image, recipe)
         is_accepted = await self._recorder.record(outcome)
-        if is_accepted and outcome.state != ImageState.PENDING:
-            metrics.IMAGES_ENDED.labels(outcome.state, outcome.error_code or "").inc()
         await self._pipeline.publish(outcome, is_accepted=is_accepted)
         await self._in_flight.discard(image)
 
@@ -267,9 +277,14 @@ def main() -> None:
         if settings.public_url:
             # The server is elsewhere, and what listens here on its port is somebody else's.
             settings = settings.with_port(0)
+        operations = stack.enter_context(serving_operations(process))
         worker = stack.enter_context(background_worker(settings, process.database, process.store))
-        print(f"Working until Ctrl-C ({worker.describe()})", flush=True)  # noqa: T201  # a command speaks by printing
+        line = f"Working until Ctrl-C ({worker.describe()})"
+        if operations.url:
+            line += f", metrics at {operations.url}/metrics"
+        print(line, flush=True)  # noqa: T201  # a command speaks by printing
         process.wait_for_signal()
+        operations.is_draining = True
 
 
 if __name__ == "__main__":

@@ -120,13 +120,15 @@ RESULT_COLUMNS = (
 class Recorded:
     """What became of a batch of outcomes, and what has to follow.
 
-    `accepted` are the attempts that were still ours: request id, n and fence. `finished` are the
-    requests without an image left, `due` tells when others of a request may be claimed.
+    `accepted` are the attempts that were still ours: request id, n and fence. `ended` counts the
+    images that have no further one, by state and error code. `finished` are the requests without an
+    image left, `due` tells when others of a request may be claimed.
     """
 
     accepted: set[Attempt] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
     due: dict[str, datetime] = field(default_factory=dict)
+    ended: Counter[tuple[str, str | None]] = field(default_factory=Counter, compare=False)
 
 
 def claim_images(
@@ -155,10 +157,11 @@ def claim_images(
     return sorted(claimed, key=lambda image: image.n)
 
 
-def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_seconds: float) -> None:
+def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_seconds: float) -> int:
     """Extend the leases that are still ours, but for those of images that are just recorded.
 
-    Waiting for these could be a deadlock: each locks many rows, in the order of its plan.
+    Waiting for these could be a deadlock: each locks many rows, in the order of its plan. Return
+    how many were extended.
     """
     cursor.execute(
         f"""with ours as materialized (
@@ -170,6 +173,7 @@ def renew_leases(cursor: Cursor, images: Iterable[ClaimedImage], *, lease_second
              from ours where i.request_id = ours.request_id and i.n = ours.n""",  # noqa: S608
         (json.dumps([_key(image) for image in images]), lease_seconds),
     )
+    return cursor.rowcount
 
 
 def mark_decoding(cursor: Cursor, image: ClaimedImage, *, is_decoding: bool) -> bool:
@@ -307,6 +311,7 @@ def _follow_up(
         by_request.setdefault(row["request_id"], []).append(row)
     for request_id, rows in sorted(by_request.items()):  # one lock order for all workers
         ended = [row for row in rows if row["state"] != ImageState.PENDING]
+        recorded.ended.update((row["state"], row["error_code"]) for row in ended)
         due = [row["due_at"] for row in rows if row["state"] == ImageState.PENDING]
         if ended:
             # Counting locks the request, so what a retry made wait meanwhile is released then.

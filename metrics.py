@@ -8,9 +8,10 @@ beside it, not that of workers elsewhere. What the database alone knows is read 
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -26,7 +27,7 @@ from errors import ErrorCode
 from service_version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from prometheus_client.registry import Collector
 
@@ -200,6 +201,30 @@ EMBEDDED_POSTGRES = _gauge(
 )
 
 
+class Waiting:
+    """`with Waiting(gauge):` counts one more that waits, until `end` or the block's end.
+
+    `end` may be called by another thread.
+    """
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._open = [True]
+
+    def __enter__(self) -> Self:
+        self._gauge.inc()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Count it no more; a second call does nothing."""
+        with suppress(IndexError):  # which of two threads is first is the list's to say
+            self._open.pop()
+            self._gauge.dec()
+
+
 def describe_build(codec: str) -> None:
     """Say what runs here; `codec` is the compressor's version."""
     _BUILD.labels(VERSION, platform.python_version(), codec[:12]).set(1)
@@ -218,9 +243,15 @@ def _of_answer(route: str, method: str, status: int) -> tuple[Counter, Histogram
     return HTTP_RESPONSES.labels(route, method, status), HTTP_SECONDS.labels(route, method)
 
 
+def count_ended(images: Mapping[tuple[str, str | None], int]) -> None:
+    """Count images that reached their end, by state and error code."""
+    for (state, code), number in images.items():
+        IMAGES_ENDED.labels(state, code_label(code)).inc(number)
+
+
 def code_label(code: str | None) -> str:
     """Return an image's error code as a label's value; an origin may invent statuses."""
-    return code if not code or code in _CODES else f"http_{OTHER}"
+    return (code or "") if not code or code in _CODES else f"http_{OTHER}"
 
 
 def render(*more: Collector) -> bytes:

@@ -6,8 +6,9 @@ by the same rules: the metrics need a key where there are keys, the others don't
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import metrics
 from access_control import AccessControl
@@ -15,12 +16,17 @@ from database_helper import is_alive
 from http_router import Router, route, unavailable
 from httpd.http_protocol import Response, json_response
 from queue_depth import QueueDepth
+from service_process import listen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from database_helper import Database
     from http_router import Call, Route
     from image_store import ImageStore
-    from settings import Settings
+    from service_process import ServiceProcess
+
+LAST_SECONDS: Final = 2.0  # for answers under way when all else has ended
 
 
 class OperationsApi:
@@ -31,6 +37,7 @@ class OperationsApi:
         self._store = store
         self._queue_depth = QueueDepth(database)
         self.is_draining = False
+        self.url = ""  # where a port of its own is
 
     @property
     def routes(self) -> list[Route]:
@@ -40,10 +47,6 @@ class OperationsApi:
             route("/healthz", is_public=True, is_quick=True, GET=self._healthz),
             route("/readyz", is_public=True, is_charged=True, GET=self._readyz),
         ]
-
-    def router(self, settings: Settings) -> Router:
-        """Return what answers these routes and no others, under settings with the port's own."""
-        return Router(AccessControl(settings), self.routes)
 
     def _metrics(self, call: Call) -> Response:  # noqa: ARG002  # every handler takes the call
         page = metrics.render(self._queue_depth)
@@ -59,3 +62,20 @@ class OperationsApi:
         if self.is_draining:
             raise unavailable("the service is stopping")
         return json_response({"status": "ready"})
+
+
+@contextmanager
+def serving_operations(process: ServiceProcess) -> Iterator[OperationsApi]:
+    """Answer on METRICS_PORT, if it is set, until the end of the block. Raises SettingsError."""
+    operations = OperationsApi(process.database, process.store)
+    if process.settings.metrics_port is None:
+        yield operations
+        return
+    server = listen(process.settings.host, process.settings.metrics_port, "METRICS_PORT")
+    settings = process.settings.with_port(server.server_port)
+    operations.url = settings.own_url
+    server.start(Router(AccessControl(settings), operations.routes).answer)
+    try:
+        yield operations
+    finally:
+        server.drain(LAST_SECONDS)

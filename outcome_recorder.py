@@ -12,6 +12,7 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+import metrics
 from database_helper import DatabaseUnavailableError
 from errors import ErrorCode
 from image_queue import ImageState, Outcome
@@ -84,7 +85,7 @@ class OutcomeRecorder:
     async def _write_what_can_be(self, outcomes: list[Outcome]) -> set[Attempt]:
         """Write a batch, and one by one if it is refused as a whole; return what was accepted."""
         try:
-            return await self._write_patiently(outcomes)
+            return await self._write_and_count(outcomes)
         except Exception:  # noqa: BLE001  # whatever it was, the other images' results count
             if len(outcomes) == 1:
                 await self._give_up(outcomes[0])
@@ -98,19 +99,45 @@ class OutcomeRecorder:
     async def _give_up(self, outcome: Outcome) -> None:
         """Record as failed an image whose outcome was just refused; it counts as not accepted."""
         name = f"{outcome.request_id}-{outcome.n}"
-        logger.exception("the outcome of image %s can't be recorded", name)  # noqa: LOG004
+        about = {"request_id": outcome.request_id}
+        logger.exception("the outcome of image %s can't be recorded", name, extra=about)  # noqa: LOG004
         try:
-            await self._write_patiently([_internal_error(outcome)])
+            await self._write_and_count([_internal_error(outcome)])
         except Exception:
-            logger.exception("nor that image %s has failed: its lease ends by itself", name)
+            logger.exception(
+                "nor that image %s has failed: its lease ends by itself", name, extra=about
+            )
+
+    async def _write_and_count(self, outcomes: list[Outcome]) -> set[Attempt]:
+        accepted = await self._write_patiently(outcomes)
+        for outcome in outcomes:
+            _count(outcome, is_accepted=(outcome.request_id, outcome.n, outcome.fence) in accepted)
+        return accepted
 
     async def _write_patiently(self, outcomes: list[Outcome]) -> set[Attempt]:
         while True:
             try:
-                return await self._write(outcomes)
+                with metrics.RECORD_SECONDS.time():
+                    return await self._write(outcomes)
             except DatabaseUnavailableError as error:
                 logger.warning("%d outcomes wait for the database: %s", len(outcomes), error)
             await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _count(outcome: Outcome, *, is_accepted: bool) -> None:
+    if not is_accepted:
+        metrics.RESULTS_FENCED.inc()
+    elif outcome.state is not ImageState.PENDING:
+        metrics.count_ended({(outcome.state, outcome.error_code): 1})
+        if outcome.state is ImageState.SUCCEEDED:
+            metrics.IMAGE_INPUT_BYTES.inc(outcome.bytes_in or 0)
+            metrics.IMAGE_OUTPUT_BYTES.inc(outcome.bytes_out or 0)
+            if outcome.reused:  # what repeats an image of its own request has no key
+                metrics.IMAGES_REUSED.labels("earlier" if outcome.reuse_key else "request").inc()
+    elif outcome.error_code:
+        metrics.IMAGE_RETRIES.labels(metrics.code_label(outcome.error_code)).inc()
+    else:
+        metrics.IMAGES_POSTPONED.inc()
 
 
 def _internal_error(outcome: Outcome) -> Outcome:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
+
+from log_context import in_thread
 
 if TYPE_CHECKING:
     from output_files import OutputFiles
@@ -38,7 +41,8 @@ class OutputPublisher:
         """Return when it is done, or left to whoever finishes the request."""
         if self._run is None or len(self._batch) == self._most:
             self._batch = []
-            self._run = asyncio.create_task(self._publish_all(self._batch))
+            # About no request, as it is about several.
+            self._run = asyncio.create_task(self._publish_all(self._batch), context=Context())
         self._batch.append((staged, is_accepted))
         await asyncio.shield(self._run)
 
@@ -50,8 +54,7 @@ class OutputPublisher:
         # The loop comes here when it has woken all whose outcomes were of one commit.
         if batch is self._batch:
             self._run = None
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._publish_in_thread, batch)
+        await in_thread(self._threads, self._publish_in_thread, batch)
 
     def _publish_in_thread(self, batch: list[tuple[StagedImage, bool]]) -> None:
         for staged, is_accepted in batch:
@@ -61,4 +64,5 @@ class OutputPublisher:
                 else:
                     self._files.settle_one(staged)
             except Exception:  # whoever finishes the request does it
-                logger.warning("%s stays staged for now", staged.key, exc_info=True)
+                about = {"request_id": staged.request_id}
+                logger.warning("%s stays staged for now", staged.key, exc_info=True, extra=about)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+import metrics
 from database_helper import BATCH_SECONDS, DatabaseUnavailableError
 from errors import ErrorCode, ServiceError
 from job_queue import defer_webhook
@@ -136,6 +137,7 @@ class RequestFinisher:
             if finished and enqueue_webhook(cursor, finished):
                 defer_webhook(cursor, request_id)
         if finished:
+            metrics.REQUESTS_FINISHED.labels(finished["status"]).inc()
             logger.info(
                 "%s %s: %d images succeeded, %d failed%s",
                 *(request_id, finished["status"], finished["succeeded"], finished["failed"]),

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from http_api import Api
-from httpd.http_server import HttpServer
 from image_processor import background_worker
-from service_process import service_process
-
-if TYPE_CHECKING:
-    from settings import Settings
+from service_process import listen, service_process
 
 
 def main() -> None:
@@ -27,7 +21,7 @@ def main() -> None:
     parser.add_argument("--no-worker", action="store_true", help="HTTP alone; workers run apart")
     arguments = parser.parse_args()
     with service_process() as process, ExitStack() as stack:
-        server = _listen(process.settings)
+        server = listen(process.settings.host, process.settings.port)
         settings = process.settings.with_port(server.server_port)
         api = Api(settings, process.database, process.store)
         stop_by = math.inf
@@ -47,13 +41,6 @@ def main() -> None:
 
 def _seconds_until(moment: float, at_most: float) -> float:
     return min(max(0.0, moment - time.monotonic()), at_most)
-
-
-def _listen(settings: Settings) -> HttpServer:
-    try:
-        return HttpServer(settings.host, settings.port)
-    except OSError as error:
-        sys.exit(f"cannot listen on HOST={settings.host} PORT={settings.port}: {error.strerror}")
 
 
 if __name__ == "__main__":

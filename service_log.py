@@ -9,13 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
+import threading
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procrastinate.exceptions import ConnectorException
 
 from errors import ServiceError
+from log_context import add_request_id
 from redaction import redact
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -58,11 +64,38 @@ def configure_log(log_format: str) -> None:
     """Send every module's log to standard error as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.addFilter(_is_worth_a_line)
+    handler.addFilter(add_request_id)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Both repeat what the callers say.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    # What Python itself says, which it would write as several lines of its own.
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_unraisable
+
+
+def is_json_log() -> bool:
+    """Tell whether the log was configured to be JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.root.handlers)
+
+
+def _log_uncaught(
+    kind: type[BaseException],
+    error: BaseException | None,
+    traceback: TracebackType | None,
+) -> None:
+    if issubclass(kind, SystemExit):  # a thread's, which says nothing
+        return
+    bug = (kind, error, traceback) if error else None
+    logging.getLogger("python").critical("%s", kind.__name__, exc_info=bug)
+
+
+def _log_unraisable(what: Any) -> None:
+    """Log what ended a thread, or what a destructor raised."""
+    _log_uncaught(what.exc_type, what.exc_value, what.exc_traceback)
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import metrics
+from codec.codec_version import codec_version
 from database_helper import Database, DatabaseUnavailableError
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from errors import ImageError, SettingsError
+from httpd.http_server import HttpServer
 from image_store import open_store
 from redaction import redact_url
-from service_log import configure_log
+from service_log import configure_log, is_json_log
 from settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -86,10 +89,19 @@ def service_process() -> Iterator[ServiceProcess]:
         try:
             yield _open(stack, stop)
         except SettingsError as error:
-            sys.stderr.write(f"cannot start: {error.detail}\n")
+            _say_why_not(error.detail)
             sys.exit(EXIT_CANNOT_START)
     sys.stdout.flush()
     os._exit(0)
+
+
+def _say_why_not(detail: str) -> None:
+    """Say on standard error why the process can't start, as a line of the log if that is JSON."""
+    text = f"cannot start: {detail}"
+    if is_json_log():
+        logger.critical("%s", text)
+    else:
+        sys.stderr.write(f"{text}\n")
 
 
 def bound_heaps() -> None:
@@ -102,6 +114,16 @@ def bound_heaps() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(_M_ARENA_MAX, HEAPS)
+
+
+def listen(host: str, port: int, setting: str = "PORT") -> HttpServer:
+    """Return a server that has the address, and answers nobody yet. Raises SettingsError."""
+    try:
+        return HttpServer(host, port)
+    except OSError as error:
+        raise SettingsError(
+            f"HOST={host} {setting}={port}: cannot listen there: {error.strerror}"
+        ) from error
 
 
 def tell_manager(state: str) -> None:
@@ -149,4 +171,6 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         because = f" ({reason})" if reason else ""
         shown = f"STORAGE_URL={redact_url(settings.storage_url)}"
         raise SettingsError(f"{shown}: {error}{because}") from error
+    metrics.describe_build(codec_version())
+    metrics.EMBEDDED_POSTGRES.set(postgres is not None)
     return ServiceProcess(settings, database, store, postgres, stop)

@@ -141,6 +141,7 @@ class Settings(BaseSettings):
     api_keys: KeyDigests = None  # before the host, which is judged by it
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     public_url: Annotated[str, AfterValidator(_base_url)] | None = None
 
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_rate)] = 100

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+import metrics
 from csv_validator import CsvLimits, ProductReader
 from database_helper import BATCH_SECONDS
 from dry_run import dry_run
 from errors import ErrorCode, HttpError, ImageError
+from httpd.connection_places import ConnectionOverError
 from httpd.http_protocol import Response, json_response
 from idempotency import (
     REPLAYED_HEADER,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from database_helper import Database
-    from httpd.http_protocol import Request
+    from httpd.http_protocol import Request, RequestNotes
     from image_store import ImageStore
     from request_options import RequestOptions
     from settings import Settings
@@ -72,6 +74,10 @@ class UploadIntake:
         Raises HttpError for what is refused, with nothing kept, and ImageError `storage_error` when
         the upload can't be spooled.
         """
+        with _counting_failures():
+            return self._take(request, owner)
+
+    def _take(self, request: Request, owner: str | None) -> Response:
         length = self._check_length(request)
         _check_encoding(request)
         key = parse_key(request.headers)
@@ -84,11 +90,13 @@ class UploadIntake:
             with self._places.hold(owner, 0), self._copies.hold(owner, COPY_WAIT_SECONDS):
                 products = ProductReader(spool, self._limits, strict=options.strict)
                 if options.dry_run:
-                    return json_response(dry_run(products, self._policy))
+                    report = dry_run(products, self._policy)
+                    metrics.UPLOADS.labels("dry_run").inc()
+                    return json_response(report)
                 keyed = None
                 if key:
                     keyed = KeyedUpload(owner or "", key, fingerprint(csv_sha256, options))
-                return self._keep(products, options, owner, keyed)
+                return self._keep(products, options, owner, keyed, request.notes)
 
     def _check_length(self, request: Request) -> int:
         length = request.body.length
@@ -123,12 +131,15 @@ class UploadIntake:
         options: RequestOptions,
         owner: str | None,
         keyed: KeyedUpload | None,
+        notes: RequestNotes,
     ) -> Response:
         """Write an upload's rows, or find out that an earlier one with its key did."""
         request_id = uuid.uuid4().hex
         with self._database.transaction(BATCH_SECONDS) as cursor:
             cursor.allow_pauses(BATCH_SECONDS)  # rows are read between two batches
             if keyed and (first := claim_key(cursor, keyed, request_id)):
+                notes.request_id = first["request_id"]
+                metrics.UPLOADS.labels("replayed").inc()
                 return accepted(first, {REPLAYED_HEADER: "true"})
             counts = copy_products(cursor, request_id, products)
             insert_request(
@@ -144,6 +155,10 @@ class UploadIntake:
             body = self._body(request_id, counts)
             if keyed:
                 remember_answer(cursor, keyed, body)
+        notes.request_id = request_id
+        metrics.UPLOADS.labels("accepted").inc()
+        metrics.UPLOAD_ROWS.inc(counts.products)
+        metrics.UPLOAD_IMAGES.inc(counts.images)
         logger.info(
             "%s accepted: %d products, %d images",
             *(request_id, counts.products, counts.images),
@@ -168,6 +183,22 @@ def accepted(body: dict[str, Any], headers: dict[str, str] | None = None) -> Res
 
 
 @contextmanager
+def _counting_failures() -> Iterator[None]:
+    try:
+        yield
+    except HttpError as error:
+        is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        metrics.UPLOADS.labels("unavailable" if is_ours else "refused").inc()
+        raise
+    except ConnectionOverError:
+        metrics.UPLOADS.labels("abandoned").inc()
+        raise
+    except Exception:
+        metrics.UPLOADS.labels("unavailable").inc()
+        raise
+
+
+@contextmanager
 def _spool_errors() -> Iterator[None]:
     """Name what a disk does that is full: at any write, and once more when the file is closed."""
     try:
@@ -183,7 +214,8 @@ def _check_disk(spool: BinaryIO, size: int) -> None:
     if disk.f_bavail * disk.f_frsize - size < reserve:
         raise HttpError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "the disk is too full for this upload, try again later",
+            "the service's disk is too full for this upload: its operator has to make room; it may be "
+            f"sent again in {FULL_SECONDS} s",
             headers={"Retry-After": str(FULL_SECONDS)},
         )
 

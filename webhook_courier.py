@@ -6,14 +6,15 @@ answer means `webhook`'s, the outbox and how many are sent to one host `webhook_
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import job_queue
+import metrics
 import worker_steps
-from webhook import judge
+from log_context import LogContext, in_thread
+from webhook import WebhookState, judge
 from webhook_queue import claim_next_webhook, claim_webhook
 from webhook_sender import SEND_SECONDS, WebhookSender
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 SENDERS: Final = job_queue.TURNS // 2  # webhooks at a time: slow receivers leave room for turns
 WEBHOOK_LEASE_SECONDS: Final = SEND_SECONDS + 5.0  # and to note the answer
+_OUTCOMES: Final = {  # as they are counted
+    WebhookState.DELIVERED: "delivered",
+    WebhookState.PENDING: "to_be_retried",
+    WebhookState.FAILED: "failed",
+}
 
 
 class WebhookCourier:
@@ -65,10 +71,12 @@ class WebhookCourier:
             self._sending -= 1
 
     async def _send(self, webhook: ClaimedWebhook) -> None:
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, self._sender.send, webhook)
-        delivery = judge(answer, webhook.attempts)
-        await self._records.run(worker_steps.record_webhook, webhook, delivery)
+        with LogContext(webhook.request_id):
+            with metrics.WEBHOOK_SECONDS.time():
+                answer = await in_thread(self._threads, self._sender.send, webhook)
+            delivery = judge(answer, webhook.attempts)
+            metrics.WEBHOOK_ATTEMPTS.labels(_OUTCOMES[delivery.state]).inc()
+            await self._records.run(worker_steps.record_webhook, webhook, delivery)
 
     def drain(self) -> None:
         """Begin nothing that no job asks for; what is being sent ends."""

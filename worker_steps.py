@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import image_queue
 import job_queue
 from database_helper import BATCH_SECONDS
+from image_queue import Recorded
 from image_reuse import find_earlier
 from request_queue import begin_request
 from webhook import WebhookState
@@ -21,7 +22,7 @@ from webhook_queue import record_delivery, select_due_webhooks, select_next_webh
 
 if TYPE_CHECKING:
     from database_helper import Cursor
-    from image_queue import Attempt, ClaimedImage, Outcome, Recorded
+    from image_queue import Attempt, ClaimedImage, Outcome
     from image_reuse import Recipe
     from webhook import ClaimedWebhook, Delivery
 
@@ -73,14 +74,11 @@ def record(cursor: Cursor, outcomes: list[Outcome]) -> set[Attempt]:
     return recorded.accepted
 
 
-def cancel(cursor: Cursor, request_id: str, after: int) -> int | None:
-    """Cancel a portion of the images that wait behind a number.
-
-    Return that of the last one; None when there was none.
-    """
+def cancel(cursor: Cursor, request_id: str, after: int) -> Recorded:
+    """Cancel a portion of the images that wait behind a number."""
     recorded = image_queue.cancel_pending(cursor, request_id, after=after)
     _wake(cursor, recorded)
-    return max((n for _, n, _ in recorded.accepted), default=None)
+    return recorded
 
 
 def hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
@@ -90,8 +88,8 @@ def hand_back(cursor: Cursor, images: list[ClaimedImage]) -> None:
         job_queue.defer_turn(cursor, request_id, 0)
 
 
-def sweep(cursor: Cursor, lease_seconds: float) -> None:
-    """Give back what dead workers held, and queue anew what nobody works on.
+def sweep(cursor: Cursor, lease_seconds: float) -> Recorded:
+    """Give back what dead workers held, which is returned, and queue anew what nobody works on.
 
     Does nothing while another worker is at it.
     """
@@ -99,7 +97,7 @@ def sweep(cursor: Cursor, lease_seconds: float) -> None:
     cursor.execute("select pg_try_advisory_xact_lock(%s) as is_ours", (_SWEEPING,))
     row = cursor.fetchone()
     if not row or not row["is_ours"]:
-        return
+        return Recorded()
     stalled = job_queue.restart_stalled_jobs(cursor, lease_seconds=lease_seconds)
     expired = image_queue.give_back_expired(cursor)
     _wake(cursor, expired)
@@ -111,6 +109,7 @@ def sweep(cursor: Cursor, lease_seconds: float) -> None:
             "%d stalled jobs and %d idle requests restarted, %d leases expired",
             *(stalled, restarted, len(expired.accepted)),
         )
+    return expired
 
 
 def record_webhook(cursor: Cursor, webhook: ClaimedWebhook, delivery: Delivery) -> None:

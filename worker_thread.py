@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import job_queue
+import metrics
 from decoder.decoder_cage import Bar
 from errors import ServiceError, SettingsError
 
@@ -118,6 +119,7 @@ class WorkerThread:
             except Exception:
                 if time.monotonic() - begun > STEADY_SECONDS:
                     pause = RESTART_SECONDS
+                metrics.WORKER_RESTARTS.labels("worker").inc()
                 logger.critical("the worker broke down, again in %.0f s", pause, exc_info=True)
                 await self._wait_for_stop(pause)
                 pause = min(2 * pause, LONGEST_RESTART_SECONDS)
@@ -187,6 +189,7 @@ class WorkerThread:
                 reason = str(error).strip().partition("\n")[0]
             if self._stop.is_set():
                 return
+            metrics.WORKER_RESTARTS.labels("engine").inc()
             logger.warning("the engine stopped (%s), again in %.0f s", reason, pause)
             await self._wait_for_stop(pause)
             pause = min(2 * pause, longest)

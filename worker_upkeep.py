@@ -13,10 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import image_queue
+import metrics
 import worker_steps
 from database_helper import DatabaseUnavailableError
 from errors import ServiceError
 from idempotency import delete_expired_keys
+from log_context import LogContext, in_thread
 from request_queue import claim_purge, delete_expired_requests, renew_purge, select_cancelling
 
 if TYPE_CHECKING:
@@ -72,11 +74,12 @@ class WorkerUpkeep:
 
     async def renew_leases(self) -> None:
         """Keep what this worker has claimed its own."""
-        await self._records.run(
+        renewed = await self._records.run(
             image_queue.renew_leases,
             self._in_flight.images,
             lease_seconds=self._settings.lease_seconds,
         )
+        metrics.LEASES_RENEWED.inc(renewed)
 
     async def heed_cancellations(self) -> None:
         """Let no image begin that was claimed before its request was cancelled."""
@@ -87,13 +90,16 @@ class WorkerUpkeep:
 
     async def sweep(self) -> None:
         """Give back what dead workers held, and restart what nobody works on."""
-        await self._records.run(worker_steps.sweep, self._settings.lease_seconds)
+        expired = await self._records.run(worker_steps.sweep, self._settings.lease_seconds)
+        metrics.LEASES_EXPIRED.inc(len(expired.accepted))
+        metrics.count_ended(expired.ended)
 
     async def purge(self) -> None:
         """Delete the files and rows of deleted requests, one after the other."""
         seconds = self._settings.lease_seconds
         while request_id := await self._records.run(claim_purge, lease_seconds=seconds):
-            purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
+            with LogContext(request_id):
+                purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
             while not (await asyncio.wait([purge], timeout=seconds / 3))[0]:
                 with suppress(DatabaseUnavailableError):
                     await self._records.run(renew_purge, request_id, lease_seconds=seconds)
@@ -107,7 +113,7 @@ class WorkerUpkeep:
         await self._with_files(self._finisher.clean)
 
     async def _with_files(self, function: Callable[..., None], *args: str) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._file_threads, function, *args)
+        await in_thread(self._file_threads, function, *args)
 
 
 async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import metrics
 from codec.compressed_image import CompressedImage, ImageLimits
 from codec.image_format import TargetFormat, identify
 from decoder import decoder_protocol
@@ -74,6 +76,8 @@ class DecoderPool:
         self._busy: set[Decoder] = set()
         self._is_closed = False
         self._bars: frozenset[Bar] = frozenset()
+        metrics.DECODERS_LIMIT.set(processes)
+        metrics.DECODERS_BUSY.set_function(partial(len, self._busy))
 
     @property
     def bars(self) -> frozenset[Bar]:
@@ -102,6 +106,7 @@ class DecoderPool:
         Raises ImageError with the compressor's codes, `compress_timeout` or `compress_crash`;
         DecoderUnavailableError when the pool is or gets closed, or its decoder hardly got to work.
         """
+        metrics.COMPRESS_BYTES.inc(len(data))
         request = decoder_protocol.pack({"options": options.to_json()}, len(data))
         tries_left = _TRIES
         while True:
@@ -137,15 +142,26 @@ class DecoderPool:
         # Made anew it has 8 bits a sample; else it is the original, without its metadata.
         image_bytes = max(len(data), _BYTES_PER_PIXEL * self._limits.max_pixels)
         try:
-            message, body = decoder.ask(request, data, self._seconds, _REPLY_BYTES + image_bytes)
+            with metrics.COMPRESS_SECONDS.time():
+                message, body = decoder.ask(
+                    request, data, self._seconds, _REPLY_BYTES + image_bytes
+                )
             outcome = _read_reply(message, body, self._limits)
             is_sound = decoder.images < _RENEWED_AFTER_IMAGES and not _is_bug(outcome)
+            if not is_sound:
+                _count_end("bug" if _is_bug(outcome) else "renewed")
         except ProtocolError as error:
+            _count_end("nonsense")
             raise crash("answered nonsense") from error
+        except ImageError as error:
+            _count_end("timeout" if error.code == ErrorCode.COMPRESS_TIMEOUT else "crash")
+            raise
         except DecoderLostError:
             self._refuse_when_closed()
+            _count_end("killed")
             raise
         except DecoderStarvedError as error:
+            _count_end("starved")
             raise DecoderUnavailableError("The image's decoder waited for a processor.") from error
         else:
             return outcome
@@ -164,6 +180,7 @@ class DecoderPool:
         if decoder and decoder.is_usable:
             return decoder
         if decoder:
+            _count_end("killed")
             self._give_back(decoder, is_sound=False, frees=False)
         return self._start()
 
@@ -176,6 +193,7 @@ class DecoderPool:
                 self._refuse_when_closed()
                 self._busy.add(decoder)
             self._bars = decoder.wait_until_ready()
+            metrics.DECODER_STARTS.inc()
         except BaseException as error:
             self._give_back(decoder, is_sound=False)
             if isinstance(error, OSError | EOFError | ProtocolError):
@@ -239,6 +257,10 @@ def _check_kind(body: bytes, name: str) -> None:
         raise ProtocolError("no image") from error
     if kind.lower() != name:
         raise ProtocolError("an image of another kind")
+
+
+def _count_end(reason: str) -> None:
+    metrics.DECODER_ENDS.labels(reason).inc()
 
 
 def _is_bug(outcome: CompressedImage | ImageError) -> bool:

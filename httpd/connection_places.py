@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -106,6 +108,9 @@ class ConnectionPlaces:
         self._changed = threading.Condition()
         self._taken: set[Place] = set()
 
+    def __len__(self) -> int:
+        return len(self._taken)
+
     def take(self, connection: socket.socket) -> Place | None:
         """Return a place, another's if need be; None when all are at work."""
         with self._changed:
@@ -150,6 +155,7 @@ class ConnectionPlaces:
             return False
         victim = max(seconds, key=seconds.__getitem__)
         self._revoke(victim)
+        metrics.CONNECTIONS_DISPLACED.inc()
         return True
 
     def _revoke(self, place: Place) -> None:

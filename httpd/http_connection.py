@@ -171,7 +171,8 @@ class HttpHandler(BaseHTTPRequestHandler):
         peer = str(self.client_address[0])
         return Request(
             *(head.method, head.path, head.query, head.headers),
-            *(self._body, peer, closing, self._before_waiting, self._notes),
+            *(self._body, peer, closing, self._before_waiting),
+            notes=self._notes,
         )
 
     def _read_head(self) -> tuple[RequestLine, list[bytes]]:
@@ -271,21 +272,21 @@ class HttpHandler(BaseHTTPRequestHandler):
         level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
         if not logger.isEnabledFor(level):
             return
-        size = len(response.body) if isinstance(response.body, bytes) else None
+        body, headers = response.body, response.headers
+        members = {
+            "method": method,
+            "path": path,
+            "route": self._notes.route or metrics.OTHER,
+            "status": status.value,
+            "seconds": round(seconds, 6),
+            "bytes": len(body) if isinstance(body, bytes) else int(headers["Content-Length"]),
+            "peer": str(self.client_address[0]),
+        }
         logger.log(
             level,
             "%s %s %d %.3f s",
             *(method, path, status, seconds),
-            extra=self._about()
-            | {
-                "method": method,
-                "path": path,
-                "route": self._notes.route or metrics.OTHER,
-                "status": status.value,
-                "seconds": round(seconds, 6),
-                "bytes": size or response.headers.get("Content-Length", 0),
-                "client": str(self.client_address[0]),
-            },
+            extra={**members, **self._about()},
         )
 
 

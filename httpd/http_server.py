@@ -9,11 +9,13 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from http.server import HTTPServer
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 
+import metrics
 from errors import HttpError
 from httpd.connection_places import ConnectionOverError, ConnectionPlaces
 from httpd.connection_threads import ConnectionThreads
@@ -50,7 +52,10 @@ class HttpServer(HTTPServer):
         self.is_draining = False
         self._is_started = False
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._places = ConnectionPlaces(min(MAX_CONNECTIONS, connections_of(_allow_files())))
+        places = min(MAX_CONNECTIONS, connections_of(_allow_files()))
+        self._places = ConnectionPlaces(places)
+        metrics.CONNECTIONS_LIMIT.set(places)
+        metrics.CONNECTIONS_OPEN.set_function(partial(len, self._places))
         self._threads = ConnectionThreads(self._close)
         self._next_look = 0.0
         # Each handler is made in `process_request`, with its place.
@@ -95,6 +100,7 @@ class HttpServer(HTTPServer):
         """Give a connection its thread, or refuse it when all places are at work."""
         place = self._places.take(request)
         if place is None:
+            metrics.CONNECTIONS_REFUSED.inc()
             _refuse(request)
             self.shutdown_request(request)
             return

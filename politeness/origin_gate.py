@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import metrics
 from database_helper import DatabaseUnavailableError
 from errors import ImageError, ServiceError
 from politeness import origin_queue
@@ -134,7 +135,8 @@ class OriginGate:
                 raise
             # Without the slot, for it may take long, and the host may have other ports.
             self._give(host)
-            await news.wait()
+            with metrics.WAITING_FOR_ORIGIN.track_inprogress():
+                await news.wait()
 
     def _may_ask(self, visit: Visit) -> bool:
         """Tell whether the origin may be asked now; False means at its next news."""
@@ -160,7 +162,8 @@ class OriginGate:
             host = self._hosts[name] = Host(name)
         if host.grows_short and host.limit < self._terms.capacity:
             self._hurry(host)
-        await host.take()
+        with metrics.WAITING_FOR_HOST.track_inprogress():
+            await host.take()
         return host
 
     def _give(self, host: Host) -> None:

@@ -76,7 +76,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _never_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing go on that only a sweep would bring about."""
-    monkeypatch.setattr(worker_steps, "sweep", lambda *_: None)
+    monkeypatch.setattr(worker_steps, "sweep", lambda *_: image_queue.Recorded())
 
 
 class Shop:
