@@ -59,9 +59,9 @@ export const getJson = async (path) => (await call(path)).json();
 
 /**
  * Send a form; `sent` hears which part of it is on its way, from 0 to 1. Returns the answer's JSON.
- * Throws like `call`. Not by `fetch`, which doesn't tell how far it is.
+ * Throws like `call`, and TypeError when the signal ends it. Not by `fetch`, which doesn't tell how far it is.
  */
-export function post(path, form, { headers = {}, sent = () => {} } = {}) {
+export function post(path, form, { headers = {}, sent = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
@@ -70,7 +70,8 @@ export function post(path, form, { headers = {}, sent = () => {} } = {}) {
       request.setRequestHeader(name, value);
     }
     request.upload.onprogress = ({ loaded, total }) => sent(total ? loaded / total : 0);
-    request.onerror = () => reject(new TypeError("no answer"));
+    request.onerror = request.onabort = () => reject(new TypeError("no answer"));
+    signal?.addEventListener("abort", () => request.abort());
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) resolve(request.response);
       else reject(refusal(request.status, request.response ?? {}));

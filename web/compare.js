@@ -2,7 +2,7 @@
 // from its own origin, and only now: the service keeps none.
 
 import { element, find, show, write } from "./elements.js";
-import { bytes, fileName, saved } from "./words.js";
+import { bytes, fileName, formatName, saved } from "./words.js";
 
 let steps = {};
 
@@ -14,13 +14,17 @@ export function prepareCompare() {
   find("compare-previous").addEventListener("click", () => steps.previous());
   find("split").addEventListener("input", split);
   find("actual").addEventListener("click", toggleSize);
-  find("before").addEventListener("load", () => find("stage").classList.remove("alone"));
+  find("before").addEventListener("load", () => {
+    find("stage").classList.remove("alone");
+    if (document.activeElement === find("compare-title")) find("split").focus();
+  });
   find("before").addEventListener("error", () => {
     if (!find("before").hasAttribute("src")) return;
     tell("The original can’t be shown: its origin doesn’t give it to this browser, or it is of a kind that browsers don’t show.");
   });
   dialog.addEventListener("close", () => {
     for (const id of ["before", "after"]) find(id).removeAttribute("src"); // loads no further
+    if (document.activeElement === document.body) find("images-title").focus(); // the page was turned
   });
 }
 
@@ -31,8 +35,11 @@ export function openCompare(image, { next, previous }) {
   const { bytes_in: before, bytes_out: after } = image;
   write("compare-title", image.product_name);
   const quality = typeof image.quality === "number" ? `quality ${image.quality}` : image.quality;
-  const made = [image.format.toUpperCase(), quality, `${width} × ${height}`].join(", ");
-  write("compare-facts", `${fileName(source)}: ${bytes(before)} → ${bytes(after)}, ${saved(before, after)}. ${made}.`);
+  const made = [formatName(image.format), quality, `${width} × ${height}`].join(", ");
+  find("compare-facts").replaceChildren(
+    element("bdi", {}, fileName(source)),
+    `: ${bytes(before)} → ${bytes(after)}, ${saved(before, after)}. ${made}.`,
+  );
   const link = (href, text) => element("a", { href, target: "_blank", rel: "noreferrer" }, text);
   find("compare-links").replaceChildren(link(source, "Original"), " ", link(url, "Compressed image"));
   show({ "compare-trouble": false });
@@ -47,8 +54,9 @@ export function openCompare(image, { next, previous }) {
   split();
   find("compare-next").disabled = !next;
   find("compare-previous").disabled = !previous;
-  if (!find("compare").open) find("compare").showModal();
-  find("split").focus();
+  if (find("compare").open) return; // the focus stays on what was pressed
+  find("compare").showModal();
+  find("compare-title").focus(); // and goes on to the slider, once there is something to compare
 }
 
 function split() {

@@ -16,7 +16,7 @@ async function* linesOf(pieces) {
     const lines = (rest + piece).split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop();
     yield* lines;
-    if (rest.length > LONGEST_LINE) return;
+    if (rest.length > LONGEST_LINE) break;
   }
   yield rest.replace(/\r$/, "");
 }

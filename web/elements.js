@@ -13,9 +13,13 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Show some elements and hide others, by id: `{ bar: true, retry: false }`. */
-export function show(shown) {
+/**
+ * Show some elements and hide others, by id: `{ bar: true, retry: false }`. Who was at one that is
+ * gone goes on at `heir`.
+ */
+export function show(shown, heir) {
   for (const [id, isShown] of Object.entries(shown)) find(id).hidden = !isShown;
+  if (heir && document.activeElement?.closest("[hidden], :disabled")) find(heir).focus();
 }
 
 /** Set a text where it has changed, so that what is selected or read aloud stays. */

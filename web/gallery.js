@@ -12,15 +12,19 @@ let path = ""; // of the request's images
 let total = 0;
 let places = []; // the pages up to the shown one: its query, and how many images stand before it
 let page = { images: [], next_cursor: null };
+let shownPlace = null; // the place that `page` is from
+let isOver = false; // whether the request was finished when last seen
 let turns = 0; // how often a page was asked for: an older one's answer is not shown
 
 /** Make the controls work. */
 export function prepareGallery() {
   prepareCompare();
   find("filter").addEventListener("change", start);
-  find("first").addEventListener("click", start);
-  find("next").addEventListener("click", next);
-  find("previous").addEventListener("click", previous);
+  for (const [id, turn] of Object.entries({ first: start, next, previous })) {
+    find(id).addEventListener("click", async () => {
+      if (await turn()) find("images-title").scrollIntoView();
+    });
+  }
   find("places").addEventListener("submit", (event) => {
     event.preventDefault();
     goTo(Number(find("from").value));
@@ -31,6 +35,7 @@ export function prepareGallery() {
 export function showGallery(requestPath, status) {
   path = `${requestPath}/images`;
   page = { images: [], next_cursor: null };
+  isOver = status.finished_at !== null;
   find("gallery").replaceChildren();
   find("filter").value = "";
   showFilters(status);
@@ -42,8 +47,9 @@ export function refreshGallery(status) {
   showFilters(status);
   const isFiltered = find("filter").value !== "";
   const isMoving = page.images.some(({ state }) => state === "pending" || state === "running");
-  const isOver = status.finished_at !== null;
-  if (isFiltered || isMoving || isOver) load();
+  const wasOver = isOver;
+  isOver = status.finished_at !== null;
+  if (isFiltered || isMoving || isOver || wasOver) load();
 }
 
 /** List the codes of failed images, each with what it means and a way to its images. */
@@ -104,6 +110,7 @@ function start() {
 }
 
 function next() {
+  if (shownPlace !== places.at(-1)) return load(); // pressed again before the page was there
   const { before } = places.at(-1);
   places.push({ query: { cursor: page.next_cursor }, before: before + page.images.length });
   return load();
@@ -111,8 +118,8 @@ function next() {
 
 function previous() {
   const { before } = places.pop();
-  if (!places.length) goTo(Math.max(1, before + 1 - PAGE_IMAGES)); // from where somebody went to
-  else load();
+  if (places.length) return load();
+  return goTo(Math.max(1, before + 1 - PAGE_IMAGES)); // from where somebody went to
 }
 
 function goTo(number) {
@@ -132,6 +139,7 @@ async function load() {
     const asked = await getJson(`${path}?${query}`);
     if (turn !== turns) return false;
     page = asked;
+    shownPlace = places.at(-1);
     showPage();
     return true;
   } catch (error) {
@@ -147,7 +155,8 @@ function showPage() {
   const whole = isFiltered ? "" : ` of ${count(total)}`;
   const range = `Images ${count(before + 1)} to ${count(before + length)}${whole}`;
   write("range", length ? range : "There are none.");
-  show({ "go-to": total > PAGE_IMAGES, first: before, previous: before, next: page.next_cursor });
+  const buttons = { first: before, previous: before, next: page.next_cursor };
+  show({ "go-to": total > PAGE_IMAGES, ...buttons }, "images-title");
   const cards = [...find("gallery").children];
   const made = page.images.map((image, place) => {
     const text = JSON.stringify(image);

@@ -122,7 +122,7 @@ function showStatus(status) {
     retry: again && status.status !== "cancelling",
     cancel: !ended,
     delete: ended,
-  });
+  }, "request-title");
 }
 
 function showProgress(status) {

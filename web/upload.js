@@ -9,7 +9,8 @@ const LOOPBACK = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
 let file = null;
 let checks = 0; // how often one was begun: an older one's answer is not shown
-let key = newKey(); // of what is sent next: a lost answer doesn't make two requests of it
+let sending = new AbortController(); // of what is on its way to the service
+let key = newKey(); // of this file with these options: a lost answer doesn't make two requests of it
 
 function newKey() {
   const random = crypto.getRandomValues(new Uint8Array(16));
@@ -22,13 +23,16 @@ export function prepareUpload(started) {
   find("file").addEventListener("change", ({ target }) => choose(target.files[0]));
   for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     document.addEventListener(name, (event) => {
-      if (!event.dataTransfer?.types.includes("Files") || find("home").hidden) return;
+      if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault(); // a browser would open the file
+      if (find("home").hidden) return;
       drop.classList.toggle("over", name === "dragenter" || name === "dragover");
       if (name === "drop") choose(event.dataTransfer.files[0]);
     });
   }
   find("options").addEventListener("change", optionsChanged);
+  // Where a browser points at what is wrong it has to be seen.
+  find("options").addEventListener("invalid", () => find("options").setAttribute("open", ""), true);
   find("again").addEventListener("click", check);
   find("sample").hidden = !LOOPBACK.has(location.hostname);
   find("sample").addEventListener("click", chooseSample);
@@ -42,6 +46,7 @@ function choose(newFile) {
   find("file").value = ""; // so that the same file can be chosen again when it was mended
   if (!newFile) return;
   file = newFile;
+  key = newKey();
   check();
 }
 
@@ -73,11 +78,13 @@ function optionsChanged(event) {
 /** Let the service read the file without doing anything, and show what it finds. */
 async function check() {
   const turn = ++checks;
-  key = newKey();
+  sending.abort();
+  sending = new AbortController();
   const name = `${file.name}, ${bytes(file.size)}`;
   begin(`Checking ${name} …`);
   try {
-    const found = await post("upload", form({ dry_run: "true" }), { sent: showSent });
+    const { signal } = sending;
+    const found = await post("upload", form({ dry_run: "true" }), { sent: showSent, signal });
     if (turn !== checks) return;
     begin(name);
     write("start", `Compress ${plural(found.images, "image")}`);
@@ -118,31 +125,41 @@ async function send(started) {
     show({ check: false });
     started(id);
   } catch (error) {
-    await showRefusal(error, turn);
-    find("check-title").focus();
+    if (turn === checks) await showRefusal(error, turn, "start");
+    if (turn === checks) find("check-title").focus();
   } finally {
     find("start").disabled = false;
     show({ sent: false });
   }
 }
 
-async function showRefusal(error, turn = checks) {
+/** Show what is wrong; `button` is what may be pressed again when it was nobody's fault. */
+async function showRefusal(error, turn = checks, button = "again") {
   const { errors = [], errors_total: total = 0 } = error.problem ?? {};
-  begin(file ? `${file.name} can’t be taken` : "That did not work");
+  const isPassing = !(error instanceof Refusal) || error.isPassing;
+  const isChanged = file && !(error instanceof Refusal) && !(await isReadable(file));
+  if (turn !== checks) return;
+  begin(file ? `${file.name} ${isPassing ? "could not be sent" : "can’t be taken"}` : "That did not work");
   find("check").classList.add("bad");
   const problems = total === 1 ? "One thing is wrong" : `${count(total)} things are wrong`;
-  write("check-result", total ? `${problems}, and nothing was begun:` : reasonOf(error));
-  show({ again: Boolean(file), start: !(error instanceof Refusal) || error.isPassing });
+  const mend = `${problems}, and nothing was begun. Mend the file, and choose it again:`;
+  const choose = "The file was changed or moved after it was chosen: choose it again.";
+  write("check-result", total ? mend : isChanged ? choose : reasonOf(error));
+  show({ [isPassing ? button : "again"]: file && !total && !isChanged });
   await showProblems(errors, total, turn);
 }
+
+/** Tell whether a file can be read still: browsers refuse one that has changed. */
+const isReadable = (chosen) =>
+  chosen.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 /** List problems with the file's own lines below them. */
 async function showProblems(problems, total, turn) {
   const lines = await readLines(file, problems.map(({ line }) => line)).catch(() => new Map());
   if (turn !== checks) return;
-  const items = problems.map(({ line, column, detail }) => {
+  const items = problems.map(({ line, column, detail }, index) => {
     const place = [line && `Line ${count(line)}`, column].filter(Boolean).join(", ");
-    const text = lines.get(line);
+    const text = problems[index + 1]?.line === line ? undefined : lines.get(line); // once a line
     return element(
       "li",
       {},

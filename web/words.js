@@ -37,8 +37,9 @@ export function duration(seconds) {
   return plural(Math.round(seconds / 86400), "day");
 }
 
+/** Return a time as the reader's own browser writes it. */
 export const moment = (text) =>
-  new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** Return a URL's last part, which mostly is the file's name. */
 export function fileName(url) {
@@ -46,8 +47,11 @@ export function fileName(url) {
   return path.split("/").filter(Boolean).pop() || url;
 }
 
+/** Return a format's name as people write it. */
+export const formatName = (format) => (format === "webp" ? "WebP" : format.toUpperCase());
+
 const OPTION_WORDS = {
-  format: (value) => value !== "keep" && value.toUpperCase(),
+  format: (value) => value !== "keep" && formatName(value),
   quality: (value) => value !== "auto" && `quality ${value}`,
   effort: (value) => value !== "balanced" && `${value} effort`,
   max_width: (value) => value && `at most ${value} pixels wide`,
