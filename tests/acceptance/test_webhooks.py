@@ -18,6 +18,7 @@ from standardwebhooks import Webhook
 from tests.images import photo, saved
 from tests.origin import Origin, Reply
 from tests.service import FINISH_SECONDS, Service, assert_problem, csv_of
+from webhook_courier import SENDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,6 +160,31 @@ def test_a_request_without_any_success_is_told_as_failed(
     event = _verified(receiver.events("/failed")[0])
     assert (event["type"], event["data"]["status"]) == ("request.failed", "failed")
     assert event["data"]["errors_by_code"] == {"http_404": 1}
+
+
+def test_a_receiver_that_hangs_holds_up_no_other(
+    database: Database, module_origin: Origin, receiver: Receiver, tmp_path: Path
+) -> None:
+    """However many events wait for it: those for another host arrive meanwhile."""
+    module_origin.serve("/lamp.jpg", JPEG)
+    with Origin(host="127.0.0.2") as hanging:
+        silent = hanging.serve_in_turn("/hook", Reply(silent=True))
+        sources = [module_origin.authority, receiver.authority, hanging.authority]
+        with Service(
+            tmp_path, database, ALLOWED_SOURCES=",".join(sources), WEBHOOK_SECRET=SECRET
+        ) as service:
+            csv = csv_of(module_origin.url("/lamp.jpg"))
+            ids = [
+                service.upload(csv, {"webhook_url": silent}).json()["request_id"]
+                for _ in range(SENDERS + 1)
+            ]
+            for request_id in ids:
+                service.finish(request_id)
+            service.wait_until(lambda: hanging.count("/hook"))
+            status = service.run(csv, webhook_url=receiver.serve("/meanwhile"))
+            _wait(service, status["request_id"], lambda webhook: webhook["state"] == "delivered")
+            assert hanging.count("/hook") < SENDERS
+            hanging.close()  # so that the service need not wait for it
 
 
 def test_credentials_in_the_url_go_nowhere(
