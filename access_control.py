@@ -35,6 +35,7 @@ class AccessControl:
     def __init__(self, settings: Settings) -> None:
         self._keys = settings.api_keys or frozenset()
         self._proxies = settings.trusted_proxies
+        self._most = settings.rate_limit
         self._rate = RateLimit(settings.rate_limit)
         self._sites = SiteGuard([settings.base_url, settings.own_url])
 
@@ -54,7 +55,7 @@ class AccessControl:
             self._charge("address", network_of(self._address(request)), CHANGE_COST)
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
-                "a valid key is needed: Authorization: Bearer KEY",
+                "a key is needed that the service knows: send the header Authorization: Bearer KEY",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         self._charge("key", digest, cost)
@@ -86,6 +87,7 @@ class AccessControl:
             metrics.REQUESTS_LIMITED.labels(known_by).inc()
             raise HttpError(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                "too many requests, come again later",
+                f"this {known_by} asks for more than RATE_LIMIT, {self._most:g} requests a second "
+                f"(an upload counts as {CHANGE_COST}); ask again in {math.ceil(wait)} s",
                 headers={"Retry-After": str(math.ceil(wait))},
             )

@@ -81,7 +81,9 @@ def _is_sound(line: int, row: list[str], problems: CsvProblems, names: Sequence[
         if "\0" in cell:
             problems.add(line, name, CsvCode.NUL, _NUL)
         elif _UNDECODABLE in cell:
-            detail = "the cell is not UTF-8, nor is the file UTF-16 with a byte order mark"
+            detail = (
+                "save the file as UTF-8: the cell is not, nor is it UTF-16 with a byte order mark"
+            )
             problems.add(line, name, CsvCode.NOT_DECODABLE, detail)
         elif len(cell.encode()) > MAX_FIELD_BYTES:
             problems.add(line, name, CsvCode.FIELD_TOO_LARGE, _FIELD_TOO_LARGE)

@@ -21,6 +21,7 @@ from serial_numbers import SerialNumbers, is_whole_number, value_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+_COLUMNS_LISTED = 10  # in an error
 MAX_COLUMNS = 1_000  # far beyond any shop's export, and still cheap to carry
 
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
@@ -95,16 +96,22 @@ def locate_columns(columns: Sequence[str], line: int = 1) -> ColumnPlaces:
     problems = CsvProblems()
     for header, places in found.items():
         if not places:
-            detail = f"there is no column {header!r}"
+            detail = f"there is no column {header!r}; those of the file are {_listed(columns)}"
             problems.add(line, None, CsvCode.MISSING_HEADER, detail)
         for place in places[1:]:
-            detail = f"there is more than one column {header!r}"
+            detail = f"there is more than one column {header!r}; rename or drop the others"
             problems.add(line, excerpt(columns[place]), CsvCode.DOUBLED_HEADER, detail)
     if problems.total:
         raise CsvRefusedError(problems)
     required = [places[0] for places in found.values()]
     others = [place for place in range(len(columns)) if place not in required]
     return ColumnPlaces(required[0], required[1], required[2], others)
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """Return the first few columns as a text: it is seen at once that it is another file."""
+    named = ", ".join(repr(excerpt(column)) for column in columns[:_COLUMNS_LISTED])
+    return f"{named} and more" if len(columns) > _COLUMNS_LISTED else named or "none"
 
 
 def split_urls(cell: str) -> list[str]:
@@ -195,7 +202,7 @@ class ProductReader:
         serial_at, name_at, urls_at, _ = self._places
         serial, most = row[serial_at].strip(), self._limits.max_urls_per_row
         if not is_whole_number(serial):
-            detail = f"the serial number {excerpt(serial)!r} is not a whole number"
+            detail = f"the serial number {excerpt(serial)!r} is not a whole number in digits"
             problems.add(line, self._names[serial_at], CsvCode.INVALID_SERIAL_NUMBER, detail)
         if not row[name_at].strip():
             detail = "the product has no name"
@@ -204,7 +211,7 @@ class ProductReader:
             detail = "the product has no image URL"
             problems.add(line, self._names[urls_at], CsvCode.NO_URL, detail)
         elif len(urls) > most:
-            detail = f"the product has {len(urls)} image URLs, and {most} are the most"
+            detail = f"the product has {len(urls)} image URLs, and MAX_URLS_PER_ROW is {most}"
             problems.add(line, self._names[urls_at], CsvCode.TOO_MANY_URLS, detail)
         for url in urls[:most] if self._strict else ():  # no more is read of a bomb
             try:
@@ -264,8 +271,8 @@ class ProductReader:
                     continue
                 room -= 1
                 if room < 0:
-                    detail = f"there are more than {self._limits.max_rows} products"
-                    raise too_many_rows(line, detail)
+                    most = self._limits.max_rows
+                    raise too_many_rows(line, f"there are more than {most} (MAX_CSV_ROWS) products")
                 yield line, row
         if room == self._limits.max_rows and not problems.total:
             detail = "there is no product below the header"

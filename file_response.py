@@ -29,7 +29,10 @@ def file_response(
     """Answer GET or HEAD of a stored file: 200, 206, 304, or HttpError 412 and 416."""
     etag = f'"{file.etag}"'
     if _is_another_file(request, etag):
-        raise HttpError(HTTPStatus.PRECONDITION_FAILED, "the file is not the one asked for")
+        raise HttpError(
+            HTTPStatus.PRECONDITION_FAILED,
+            "the file has another ETag than If-Match asks for; ask without If-Match to get it",
+        )
     common = {
         "ETag": etag,
         "Last-Modified": http_date(int(file.modified)),
@@ -81,7 +84,7 @@ def _requested_range(request: Request, etag: str, size: int) -> tuple[int, int] 
     if start >= end:
         raise HttpError(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            f"the file has {size} bytes",
+            f"the range is outside of the file, which has {size} bytes",
             headers={"Content-Range": f"bytes */{size}"},
         )
     return start, end

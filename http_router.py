@@ -83,7 +83,8 @@ class Router:
                 with LogContext(notes.request_id):
                     return self._answer(each, request, match.groups())
         self._access.admit(request)
-        raise not_found()
+        known = ", ".join(each.template for each in self._routes)
+        raise not_found(f"there is nothing under this path; what there is: {known}")
 
     def _answer(self, found: Route, request: Request, groups: tuple[str, ...]) -> Response:
         try:
@@ -96,7 +97,11 @@ class Router:
             return found.methods[method](Call(request, groups, owner))
         except (DatabaseUnavailableError, ImageError) as error:
             logger.warning("%s %s: %s", request.method, request.path, error)
-            raise unavailable("the database or the store is away, try again later") from error
+            what = "database" if isinstance(error, DatabaseUnavailableError) else "store"
+            raise unavailable(
+                f"the {what} is away or full; ask again in {RETRY_SECONDS} s, an upload "
+                "with the same Idempotency-Key, so that there is one of it"
+            ) from error
 
     def _admit(self, found: Route, request: Request) -> str | None:
         """Return the digest of the caller's key where one is needed. Raises HttpError."""
@@ -107,7 +112,7 @@ class Router:
         return None
 
 
-def not_found(detail: str = "there is nothing here") -> HttpError:
+def not_found(detail: str) -> HttpError:
     """Return the error for what is not there."""
     return HttpError(HTTPStatus.NOT_FOUND, detail)
 
@@ -123,6 +128,6 @@ def _wrong_method(found: Route) -> HttpError:
     allowed = [*found.methods, "HEAD"] if "GET" in found.methods else list(found.methods)
     return HttpError(
         HTTPStatus.METHOD_NOT_ALLOWED,
-        f"this takes {' and '.join(allowed)}",
+        f"{found.template} takes {' and '.join(allowed)}, not another method",
         headers={"Allow": ", ".join(allowed)},
     )

@@ -60,7 +60,7 @@ class OperationsApi:
             is_alive(cursor)
         self._store.check()
         if self.is_draining:
-            raise unavailable("the service is stopping")
+            raise unavailable("the service is stopping; ask again when it has been started anew")
         return json_response({"status": "ready"})
 
 

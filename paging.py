@@ -86,7 +86,9 @@ def parse_request_cursor(query: Mapping[str, str]) -> tuple[datetime, str] | Non
 
 
 def _unknown_cursor() -> HttpError:
-    return _refusal("cursor: not one that this service gave out")
+    return _refusal(
+        "cursor: not one that this service gave out; take the next_cursor of the page before"
+    )
 
 
 def _refusal(detail: str) -> HttpError:

@@ -6,6 +6,7 @@ JSON and stands in `requests.options`, so that every worker works from the same 
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,7 +124,10 @@ def parse_options(
     given = {name: text.strip() for name, text in fields.items()}
     unknown = sorted(set(given) - _NAMES)
     if unknown:
-        raise _refusal(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(_NAMES))}")
+        like = difflib.get_close_matches(unknown[0][:100], _NAMES, n=1)
+        hint = f"perhaps {like[0]} is meant; " if like else ""
+        known = ", ".join(sorted(_NAMES))
+        raise _refusal(f"unknown option {unknown[0][:100]!r}; {hint}known are {known}")
     values: dict[str, Any] = {
         name: _PARSERS[name](name, text)
         for name, text in given.items()
@@ -139,7 +143,9 @@ def parse_options(
 def _parse_webhook_url(text: str, policy: AddressPolicy | None) -> str:
     """Return the URL in the form that is sent to; the text itself stands in no error."""
     if policy is None:
-        raise _refusal(f"{_WEBHOOK_URL}: WEBHOOK_SECRET is not set, so no webhooks are sent")
+        raise _refusal(
+            f"{_WEBHOOK_URL}: this service sends no webhooks, as its WEBHOOK_SECRET is not set"
+        )
     if len(text) > MAX_WEBHOOK_URL_CHARACTERS:
         raise _refusal(f"{_WEBHOOK_URL}: longer than {MAX_WEBHOOK_URL_CHARACTERS} characters")
     try:
@@ -152,9 +158,9 @@ def _refusal(detail: str) -> HttpError:
     return HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-def _number(name: str, text: str, most: int) -> int:
+def _number(name: str, text: str, most: int, other: str = "") -> int:
     if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
-        raise _refusal(f"{name}: {text[:100]!r} is not a whole number from 1 to {most}")
+        raise _refusal(f"{name}: {text[:100]!r} is not {other}a whole number from 1 to {most}")
     return int(text)
 
 
@@ -178,7 +184,7 @@ def _colour(name: str, text: str) -> str:
 
 
 def _quality(name: str, text: str) -> int | None:
-    return None if text == AUTO else _number(name, text, 100)
+    return None if text == AUTO else _number(name, text, 100, other=f"{AUTO} or ")
 
 
 _PARSERS: dict[str, Callable[[str, str], Any]] = {

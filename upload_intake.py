@@ -101,11 +101,16 @@ class UploadIntake:
     def _check_length(self, request: Request) -> int:
         length = request.body.length
         if length is None:
-            raise HttpError(HTTPStatus.LENGTH_REQUIRED, "the upload needs a Content-Length")
+            raise HttpError(
+                HTTPStatus.LENGTH_REQUIRED,
+                "the upload needs a Content-Length: send it in one piece, not as a stream",
+            )
         most = self._settings.max_csv_bytes
         if length > most + FORM_OVERHEAD_BYTES:
             raise HttpError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the CSV is larger than {most} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the upload has {length} bytes, and its CSV may have {most} (MAX_CSV_BYTES); "
+                "send it as several files",
             )
         return length
 
@@ -214,8 +219,8 @@ def _check_disk(spool: BinaryIO, size: int) -> None:
     if disk.f_bavail * disk.f_frsize - size < reserve:
         raise HttpError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "the service's disk is too full for this upload: its operator has to make room; it may be "
-            f"sent again in {FULL_SECONDS} s",
+            "the service's disk is too full for this upload until its operator makes room; "
+            f"it may be sent again in {FULL_SECONDS} s",
             headers={"Retry-After": str(FULL_SECONDS)},
         )
 
@@ -223,5 +228,6 @@ def _check_disk(spool: BinaryIO, size: int) -> None:
 def _check_encoding(request: Request) -> None:
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise HttpError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the CSV as it is, without a Content-Encoding"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "send the CSV as it is, not packed, without a Content-Encoding",
         )

@@ -61,10 +61,14 @@ class UploadParser:
         elif media_type != "text/csv":
             raise HttpError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "upload a CSV as multipart/form-data or as text/csv",
+                f"upload a CSV as multipart/form-data with a part {FILE_PART!r}, or as text/csv, "
+                f"not as {media_type[:100]!r}",
             )
         elif parameters.get("charset", "utf-8").lower() not in _CSV_CHARSETS:
-            raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the CSV must be UTF-8 or UTF-16")
+            raise HttpError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "the charset is neither utf-8 nor utf-16: save the CSV as UTF-8",
+            )
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body.
@@ -98,7 +102,10 @@ class UploadParser:
     def _write_csv(self, piece: bytes) -> None:
         self._csv_room -= len(piece)
         if self._csv_room < 0:
-            raise _too_large(f"the CSV is larger than {self._max_csv_bytes} bytes")
+            raise _too_large(
+                f"the CSV has more than {self._max_csv_bytes} bytes (MAX_CSV_BYTES); "
+                "send it as several files"
+            )
         self._csv_digest.update(piece)
         self._csv_file.write(piece)
 
@@ -130,7 +137,9 @@ class _FormParser:
         self, boundary: str, content_length: int, write_csv: Callable[[bytes], None]
     ) -> None:
         if not _BOUNDARY.fullmatch(boundary):
-            raise _malformed("the multipart body has no usable boundary")
+            raise _malformed(
+                "the form's Content-Type has no usable boundary: let your HTTP library write it"
+            )
         self._parser = _SteadyParser(
             boundary,
             content_length=content_length,
@@ -163,7 +172,7 @@ class _FormParser:
         except MultipartError as error:
             raise _malformed("the multipart body ends before its last boundary") from error
         if not self._has_file:
-            raise _malformed(f"the form has no part named {FILE_PART!r}")
+            raise _malformed(f"the form has no part named {FILE_PART!r}: send the CSV as that")
         return self._options
 
     def _parse(self, data: bytes, known: bytes) -> None:
@@ -201,7 +210,8 @@ class _FormParser:
             raise _too_large(f"the form has more than {MAX_OPTIONS} options")
         if name in self._options:
             raise HttpError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"the option {name[:100]!r} is given twice"
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"the option {name[:100]!r} is given twice; give it once",
             )
         self._option = name
 

@@ -32,7 +32,8 @@ class UploadPlaces:
             if not self._changed.wait_for(lambda: self._has_room(owner), seconds):
                 raise HttpError(
                     HTTPStatus.TOO_MANY_REQUESTS,
-                    "too many uploads at a time, try again later",
+                    "too many uploads are being taken in, of this key or of all; send it again in "
+                    f"{FULL_SECONDS} s",
                     headers={"Retry-After": str(FULL_SECONDS)},
                 )
             self._held[owner] += 1

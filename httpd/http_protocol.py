@@ -200,12 +200,14 @@ class RequestHead:
             has_two_ends = len(codings) > 1 or "Content-Length" in self.headers
             raise HttpError(
                 HTTPStatus.BAD_REQUEST if has_two_ends else HTTPStatus.LENGTH_REQUIRED,
-                "send the body with a Content-Length alone, not in chunks",
+                "send the body with a Content-Length, not in chunks with a Transfer-Encoding",
             )
         if len(self.headers) > len({name.lower() for name in self.headers}):
             self._check_repeated()
         if self._connection_options() & _END_TO_END:
-            raise _bad_request("the Connection header names a header that is not its own")
+            raise _bad_request(
+                "the Connection header names a header that is for the service itself"
+            )
 
     def _check_repeated(self) -> None:
         for name in _AT_MOST_ONCE:
@@ -221,14 +223,14 @@ class RequestHead:
         if host is None and self._is_http_1_1:
             raise _bad_request("a Host header is needed")
         if host is not None and not _HOST.fullmatch(host):
-            raise _bad_request("malformed Host")
+            raise _bad_request("malformed Host header: it takes a host name or address, and a port")
 
     def _content_length(self) -> int | None:
         value = self.headers.get("Content-Length")
         if value is None:
             return None
         if not _CONTENT_LENGTH.fullmatch(value):
-            raise _bad_request("malformed Content-Length")
+            raise _bad_request("malformed Content-Length: it takes digits, at most 15")
         return int(value)
 
     def _split_target(self, target: str) -> tuple[str, str]:
@@ -240,27 +242,32 @@ class RequestHead:
             target = target if target.startswith("/") else f"/{target}"
         is_known = target.startswith("/") or (target, self.method) == ("*", "OPTIONS")
         if not is_known or "#" in target:
-            raise _bad_request("malformed target")
+            raise _bad_request(
+                "malformed target: it has to begin with a slash and have no fragment"
+            )
         path, _, query = target.partition("?")
         return path, query
 
     def _expects_continue(self) -> bool:
         value = self.headers.get("Expect")
         if value is not None and value.lower() != "100-continue":
-            raise HttpError(HTTPStatus.EXPECTATION_FAILED, "only 100-continue may be expected")
+            raise HttpError(HTTPStatus.EXPECTATION_FAILED, "Expect takes 100-continue alone")
         return value is not None
 
 
 def _parse_headers(lines: list[bytes]) -> Message:
     if len(lines) > MAX_HEADERS:
         raise HttpError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"there are more than {MAX_HEADERS} headers"
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"there are more than {MAX_HEADERS} headers; send fewer",
         )
     headers = Message()
     for line in lines:
         match = _HEADER.fullmatch(line.decode("latin-1"))
         if not match:
-            raise _bad_request("malformed header")
+            raise _bad_request(
+                "malformed header: a line takes a name, a colon and printable characters"
+            )
         headers[match[1]] = match[2].strip(" \t")
     return headers
 
@@ -271,10 +278,12 @@ def _parse_query(query: str) -> dict[str, str]:
             query, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
         )
     except ValueError:
-        raise _bad_request("malformed query") from None
+        raise _bad_request(
+            f"malformed query: it takes up to {MAX_QUERY_FIELDS} name=value, percent-encoded UTF-8"
+        ) from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise _bad_request("a query parameter stands twice")
+        raise _bad_request("a query parameter stands twice; give each once")
     return fields
 
 

@@ -133,7 +133,7 @@ def _refuse(connection: socket.socket) -> None:
     response = problem_response(
         HttpError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "there are too many connections, try again later",
+            f"all connections are at work; ask again in {FULL_SECONDS} s",
             headers={"Retry-After": str(FULL_SECONDS)},
         )
     )

@@ -165,11 +165,18 @@ class ArrivingBody:
             with self._place.waiting():
                 piece = self._reader.read(min(PIECE_BYTES, self._left))
         except TimeoutError:
-            raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "the body arrived too slowly") from None
+            raise HttpError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "the body arrived too slowly: the least is "
+                f"{WINDOW_BYTES // 1024} KiB in each {WINDOW_SECONDS:g} s",
+            ) from None
         if self._place.is_revoked:
             raise _given_way()
         if not piece:
-            raise HttpError(HTTPStatus.BAD_REQUEST, "the body ended before its length")
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST,
+                "the body ended before its Content-Length; send it again whole",
+            )
         return piece
 
 
