@@ -25,6 +25,7 @@ from image_store import open_store
 from redaction import redact_url
 from service_log import configure_log, is_json_log
 from settings import Settings, load_settings
+from stored_object import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,8 +168,7 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         store = open_store(settings.storage_url)
         store.check()
     except (OSError, ValueError, ImageError) as error:
-        reason = str(error.__cause__ or "").partition("\n")[0]
-        because = f" ({reason})" if reason else ""
+        because = f" ({said})" if (said := reason(error)) else ""
         shown = f"STORAGE_URL={redact_url(settings.storage_url)}"
         raise SettingsError(f"{shown}: {error}{because}") from error
     metrics.describe_build(codec_version())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -12,6 +13,8 @@ from errors import ErrorCode, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_XML: Final = re.compile(r"<\?xml.*?<Code>(\w+)</Code>.*", re.DOTALL)  # of S3, with a word of why
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +44,9 @@ def storage_errors() -> Iterator[None]:
 def storage_error(detail: str) -> ImageError:
     """Return the error of a store that is away, full or closed to us."""
     return ImageError(ErrorCode.STORAGE_ERROR, detail)
+
+
+def reason(error: BaseException) -> str:
+    """Return what disk or bucket said, in a line: for operators, as it may name paths."""
+    said = _XML.sub(r"\1", str(error.__cause__ or ""))
+    return said.partition("\n")[0]
