@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from image_store import open_store
 from redaction import redact_url
 from service_log import configure_log, is_json_log
 from settings import Settings, load_settings
+from settings_places import misspelt
 from stored_object import reason
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ EXIT_CANNOT_START: Final = 2
 WATCH_SECONDS: Final = 1.0
 HEAPS: Final = 2  # for all threads
 _M_ARENA_MAX: Final = -8  # glibc's malloc.h
+_LISTEN_HINTS: Final = {
+    errno.EADDRINUSE: "another program has it, perhaps this service: stop that, or take another",
+    errno.EACCES: "ports below 1024 are root's: take another, and put a proxy in front",
+}
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
@@ -123,7 +129,8 @@ def listen(host: str, port: int, setting: str = "PORT") -> HttpServer:
         return HttpServer(host, port)
     except OSError as error:
         raise SettingsError(
-            f"HOST={host} {setting}={port}: cannot listen there: {error.strerror}"
+            f"HOST={host} {setting}={port}: cannot listen there: {error.strerror}; "
+            f"{_LISTEN_HINTS.get(error.errno or 0, 'HOST takes an address of this machine')}"
         ) from error
 
 
@@ -151,6 +158,8 @@ def _stop_on_signal() -> threading.Event:
 def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
     settings = load_settings()
     configure_log(settings.log_format)
+    for line in misspelt(Settings.model_fields):
+        logger.warning(line)
     conninfo, postgres = settings.database_url, None
     if conninfo is None:
         postgres = EmbeddedPostgres(Path(settings.postgres_dir))
@@ -163,14 +172,16 @@ def _open(stack: ExitStack, stop: threading.Event) -> ServiceProcess:
         apply_schema(database)
     except DatabaseUnavailableError as error:
         name = "POSTGRES_DIR" if postgres else "DATABASE_URL"
-        raise SettingsError(f"{name}: {error.detail}") from error
+        hint = "see that PostgreSQL runs there, and that user, password and database are right"
+        raise SettingsError(f"{name}: {error.detail}; {hint}") from error
     try:
         store = open_store(settings.storage_url)
         store.check()
     except (OSError, ValueError, ImageError) as error:
         because = f" ({said})" if (said := reason(error)) else ""
         shown = f"STORAGE_URL={redact_url(settings.storage_url)}"
-        raise SettingsError(f"{shown}: {error}{because}") from error
+        hint = "the service has to be able to read and write there"
+        raise SettingsError(f"{shown}: {error}{because}; {hint}") from error
     metrics.describe_build(codec_version())
     metrics.EMBEDDED_POSTGRES.set(postgres is not None)
     return ServiceProcess(settings, database, store, postgres, stop)

@@ -27,12 +27,19 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from address_policy import AddressPolicy, parse_allowed_source, parse_source_url
 from errors import ImageError, SettingsError
 from redaction import redact_url
+from settings_places import ENV_FILE, lines_of_env_file, place_of
 from webhook import parse_secrets
 
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
-ENV_FILE = ".env"
 NO_KEYS = "none"
 SIGNED = "signed"
+_TAKES = {  # where pydantic speaks to programmers
+    "int_parsing": "takes an integer",
+    "int_from_float": "takes an integer",
+    "float_parsing": "takes a number",
+    "byte_size": "takes bytes, like 52428800, or a number with a unit, like 50MiB",
+    "byte_size_unit": "takes bytes, like 52428800, or a number with a unit, like 50MiB",
+}
 _SECRET = {"API_KEYS", "DATABASE_URL", "WEBHOOK_SECRET"}  # named in an error, never shown
 
 
@@ -239,17 +246,22 @@ def load_settings() -> Settings:
 
     What `.env` says of the bucket goes into the environment, as the bucket's client reads it there.
     """
-    for name, value in dotenv_values(ENV_FILE).items():
-        if name.startswith("AWS_") and value:
-            os.environ.setdefault(name, value)
     try:
+        lines = lines_of_env_file()
+        for name, value in dotenv_values(ENV_FILE).items():
+            if name.startswith("AWS_") and value:
+                os.environ.setdefault(name, value)
         return Settings()
     except ValidationError as error:
-        raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
+        problems = [_line(problem, lines) for problem in error.errors()]
+        raise SettingsError("\n".join(problems)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ENV_FILE}: can't be read: {error}") from None
 
 
-def _line(problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
+def _line(problem: Any, lines: dict[str, int]) -> str:
     name = str(problem["loc"][0]).upper()
     shown = name if name in _SECRET else f"{name}={redact_url(str(problem['input']))}"
-    return f"{shown}: {message}"
+    message = _TAKES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "has to be")
+    return f"{shown}: {message} ({place_of(name, lines)})"
