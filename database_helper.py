@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg2
+from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import parse_dsn
 
 from errors import ServiceError, SettingsError
@@ -142,7 +143,8 @@ class Database:
         Waits for a free connection, but not for ever; `seconds` is the longest that a single
         statement or the commit may take. Raises DatabaseUnavailableError when there is no
         connection, or when PostgreSQL can't be reached, doesn't answer in time, or gives up;
-        whether a commit that failed so has happened is not known.
+        whether a commit that failed so has happened is not known. Raises SettingsError when the
+        role lacks a right.
         """
         return self._use(seconds, autocommit=False)
 
@@ -174,7 +176,11 @@ class Database:
             if isinstance(error, _AWAY) or type(error) is psycopg2.DatabaseError:
                 if connection:
                     connection.close()
-                raise DatabaseUnavailableError(str(error).strip().partition("\n")[0]) from error
+                raise DatabaseUnavailableError(_first_line(error)) from error
+            if isinstance(error, InsufficientPrivilege):
+                raise SettingsError(
+                    f"DATABASE_URL: {_first_line(error)}; the role has to own its database"
+                ) from error
             raise
         finally:
             if connection and not connection.closed:
@@ -208,6 +214,10 @@ def is_alive(cursor: Cursor) -> bool:
     """Tell whether the database answers; it raises where it doesn't."""
     cursor.execute("select 1")
     return cursor.fetchone() is not None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _is_dead(connection: WatchedConnection) -> bool:

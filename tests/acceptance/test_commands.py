@@ -15,6 +15,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg2.extensions import make_dsn
 
 from tests.images import photo, saved
 from tests.service import ROOT, Service, Worker, assert_problem, csv_of
@@ -107,11 +108,13 @@ def test_open_host_needs_keys(tmp_path: Path) -> None:
         ("DATABASE_URL", "postgresql://user:hidden@127.0.0.1:1/db"),
         ("STORAGE_URL", "file:/dev/null"),
         ("POSTGRES_DIR", "/dev/null/postgres"),
+        ("HOST", "192.0.2.1"),
     ],
 )
 def test_settings_that_can_not_work(tmp_path: Path, name: str, value: str) -> None:
     """What reads well but can't be used stops the start too, with a line that names it."""
-    lines = assert_refused(run(tmp_path, "server.py", PORT="0", **{name: value}), name)
+    ended = run(tmp_path, "server.py", PORT="0", API_KEYS="none", **{name: value})
+    lines = assert_refused(ended, name)
     assert "hidden" not in "".join(lines)
 
 
@@ -127,7 +130,37 @@ def test_port_is_taken(tmp_path: Path, database: Database) -> None:
         port = str(other.getsockname()[1])
         ended = run(tmp_path, "server.py", PORT=port, DATABASE_URL=database.conninfo)
     (line,) = assert_refused(ended, port)
-    assert "in use" in line
+    assert "in use; another program has it" in line
+
+
+def test_role_without_rights(tmp_path: Path, empty_database: Database) -> None:
+    """A role that may not make tables is told of in one line, too."""
+    with empty_database.transaction() as cursor:
+        cursor.execute("create role visitor login")
+    try:
+        visitor = make_dsn(empty_database.conninfo, options="-c role=visitor")
+        ended = run(tmp_path, "server.py", PORT="0", DATABASE_URL=visitor)
+    finally:
+        with empty_database.transaction() as cursor:
+            cursor.execute("drop role visitor")
+    (line,) = assert_refused(ended, "DATABASE_URL")
+    assert "the role has to own its database" in line
+
+
+def test_misspelt_setting_is_warned_of(tmp_path: Path, database: Database) -> None:
+    """A name that is nearly a setting's starts the service, with a warning that says where it is."""
+    (tmp_path / ".env").write_text("# limits\n\nMAX_CSV_ROW=5\nPOSTGRES_DB=somebody else's\n")
+    with Service(tmp_path, database, "--no-worker", STORAGE_ULR="file:elsewhere") as service:
+        log = service.log.read_text()
+    assert "MAX_CSV_ROW (.env line 3) is no setting; perhaps MAX_CSV_ROWS is meant" in log
+    assert "STORAGE_ULR (in the environment) is no setting; perhaps STORAGE_URL is meant" in log
+    assert "POSTGRES_DB" not in log
+
+
+def test_settings_file_that_is_no_text(tmp_path: Path) -> None:
+    """A file that can't be read is told in one line."""
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+    assert_refused(run(tmp_path, "server.py"), ".env: can't be read")
 
 
 @pytest.mark.parametrize("script", COMMANDS)

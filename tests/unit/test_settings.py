@@ -10,6 +10,7 @@ import pytest
 
 from errors import SettingsError
 from settings import Settings, load_settings
+from settings_places import misspelt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ def test_the_defaults_are_the_promised_ones() -> None:
         "host": "127.0.0.1",
         "port": 8000,
         "public_url": None,
+        "metrics_port": None,
         "database_url": None,
         "postgres_dir": "postgres-data",
         "storage_url": "file:.",
@@ -227,7 +229,8 @@ def test_a_bad_webhook_secret_is_named_but_not_shown(
     with pytest.raises(SettingsError) as caught:
         _load(monkeypatch, WEBHOOK_SECRET=text)
     takes = (
-        "takes whsec_ and then the base64 of 24 to 64 random bytes; several, with commas between"
+        "takes whsec_ and then the base64 of 24 to 64 random bytes; several, with commas between "
+        "(in the environment)"
     )
     assert caught.value.detail == f"WEBHOOK_SECRET: {takes}"
 
@@ -314,10 +317,40 @@ def test_a_file_gives_what_the_environment_does_not(
 
 
 def test_a_bad_line_of_the_file_is_named_too(tmp_path: Path) -> None:
-    """A bad value in `.env` is told like one of the environment."""
-    (tmp_path / ".env").write_text("PORT=x\n")
-    with pytest.raises(SettingsError, match="PORT=x: "):
+    """A bad value in `.env` is told like one of the environment, with its line."""
+    (tmp_path / ".env").write_text("# where\n\nPORT=x\n")
+    with pytest.raises(SettingsError) as caught:
         load_settings()
+    assert caught.value.detail == "PORT=x: takes an integer (.env line 3)"
+
+
+def test_the_environment_is_blamed_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bad value is told to be where it was read, though the file has another."""
+    (tmp_path / ".env").write_text("LOG_FORMAT=json\n")
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, LOG_FORMAT="xml")
+    assert caught.value.detail == "LOG_FORMAT=xml: has to be 'text' or 'json' (in the environment)"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MAX_CSV_ROW", "MAX_CSV_ROWS"),
+        ("download_attempt", "DOWNLOAD_ATTEMPTS"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("HOSTNAME", ""),
+        ("POSTGRES_DB", ""),
+        ("port", ""),  # is one
+    ],
+)
+def test_a_misspelt_name_is_found(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    """A name a letter or two off a setting's is likely meant for it; other programs' names are not."""
+    monkeypatch.setenv(name, "1")
+    found = [line for line in misspelt(Settings.model_fields) if line.startswith(name.upper())]
+    expected = f"{name.upper()} (in the environment) is no setting; perhaps {meant} is meant"
+    assert found == ([expected] if meant else [])
 
 
 def test_settings_do_not_change() -> None:
