@@ -30,14 +30,20 @@ export function write(id, text) {
 /** Let a screen reader say something that others see. */
 export const say = (text) => write("said", text);
 
+let drop = () => {}; // the question before, should its end not be told yet
+
 /** Ask a question whose one answer is `yes`; resolve to whether it was given. */
 export function confirmed(question, yes) {
   const dialog = find("confirm");
   write("confirm-text", question);
   write("confirm-yes", yes);
+  drop();
   dialog.returnValue = "no"; // Escape leaves it so
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    drop = () => resolve(false);
+    dialog.onclose = () => {
+      if (!dialog.open) resolve(dialog.returnValue === "yes");
+    };
   });
 }

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import FilePayload, Locator, Page
 
 
 def choose(page: Page, csv: str | bytes, name: str = "products.csv") -> None:
     """Choose a file of these contents; it is checked at once."""
     content = csv.encode() if isinstance(csv, str) else csv
-    page.locator("#file").set_input_files(
-        [{"name": name, "mimeType": "text/csv", "buffer": content}]
-    )
+    file: FilePayload = {"name": name, "mimeType": "text/csv", "buffer": content}
+    page.locator("#file").set_input_files(file)
 
 
 def compress(page: Page, csv: str | bytes) -> str:
