@@ -7,6 +7,7 @@ Owns the child process; everything said over HTTP is `submit`'s.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -31,6 +32,11 @@ LISTENING = re.compile(r"http://127\.0\.0\.1:[0-9]+")
 START_SECONDS = 120  # the first start of all unpacks and initialises PostgreSQL
 STOP_SECONDS = 60  # longer than SHUTDOWN_SECONDS
 LOG_LINES = 40
+EXIT_STATUS = """\
+exit status:
+  0    every image succeeded
+  1    some failed, or the service did not start: the end of its log follows
+  130  interrupted"""
 
 
 class DemoError(Exception):
@@ -148,6 +154,11 @@ def demonstrate(client: ServiceClient, folder: Path) -> bool:
 
 def main() -> int:
     """Run the demonstration; the exit status is 0 only when every image succeeded."""
+    argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

@@ -21,6 +21,7 @@ import metrics
 import worker_steps
 from async_database import AsyncDatabase
 from codec.codec_version import codec_version
+from command_help import SETTINGS_AND_STATUS, HelpFormatter
 from database_helper import DatabaseUnavailableError
 from decoder.decoder_cage import Bar
 from errors import ImageError
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from image_store import ImageStore
     from settings import Settings
 
+EXAMPLE: Final = """\
+example:
+  DATABASE_URL=postgresql://images:secret@db/images STORAGE_URL=file:/srv/images \\
+  PUBLIC_URL=https://images.example.com python image_processor.py"""
 CLAIM_BATCH: Final = 16  # images a claim: few enough to spread, many enough to be cheap
 TURN_SECONDS: Final = 10.0  # at the most, or half a lease; then a request lets others go first
 NO_STORE_SECONDS: Final = 5.0  # until the store is looked at again
@@ -269,8 +274,10 @@ def background_worker(settings: Settings, database: Database, store: ImageStore)
 def main() -> None:
     """Run a worker alone until SIGTERM or SIGINT."""
     argparse.ArgumentParser(
-        description="A worker alone: works requests off until Ctrl-C. Run any number of them over "
-        "one DATABASE_URL and STORAGE_URL; README.md has the settings."
+        description="A worker alone: works requests off until Ctrl-C. Any number of them may run, on\n"
+        "any number of machines, over one DATABASE_URL and STORAGE_URL.",
+        epilog=f"{EXAMPLE}\n\n{SETTINGS_AND_STATUS}",
+        formatter_class=HelpFormatter,
     ).parse_args()
     with service_process() as process, ExitStack() as stack:
         settings = process.settings

@@ -6,19 +6,27 @@ import argparse
 import math
 import time
 from contextlib import ExitStack
+from typing import Final
 
+from command_help import SETTINGS_AND_STATUS, HelpFormatter
 from http_api import Api
 from image_processor import background_worker
 from service_process import listen, service_process
+
+EXAMPLE: Final = """\
+examples:
+  python server.py
+  PORT=8080 STORAGE_URL=file:/srv/images python server.py --no-worker"""
 
 
 def main() -> None:
     """Serve HTTP, with the worker's loop beside it unless --no-worker, until a signal."""
     parser = argparse.ArgumentParser(
-        description="Compresses every image that a product CSV names. Settings are environment "
-        "variables; README.md has them all."
+        description="Takes CSVs over HTTP and compresses every image that they name, until Ctrl-C.",
+        epilog=f"{EXAMPLE}\n\n{SETTINGS_AND_STATUS}",
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("--no-worker", action="store_true", help="HTTP alone; workers run apart")
+    parser.add_argument("--no-worker", action="store_true", help="HTTP alone: workers run apart")
     arguments = parser.parse_args()
     with service_process() as process, ExitStack() as stack:
         server = listen(process.settings.host, process.settings.port)

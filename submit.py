@@ -323,7 +323,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         help="an option of the upload, as often as needed: format (keep jpeg png webp avif), "
         "quality (1 to 100, or auto), effort (fast balanced best), max_width, max_height, "
-        "max_bytes, background (#rrggbb), strict, dry_run, priority",
+        "max_bytes, background (#rrggbb), webhook_url, strict, dry_run (true false), priority "
+        "(low normal high)",
     )
     parser.add_argument(
         "--output",

@@ -29,6 +29,7 @@ import image_queue  # noqa: E402  # the path is set first
 import worker_steps  # noqa: E402
 from attempt_outcome import ended  # noqa: E402
 from benchmarks.processes import cpu_seconds, postgres_pid, spread  # noqa: E402
+from command_help import HelpFormatter  # noqa: E402
 from database_helper import Database  # noqa: E402
 from database_schema import apply_schema  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
@@ -172,14 +173,16 @@ def run(database: Database, ids: list[str], threads: int, batch: int) -> float:
 
 def main() -> None:
     """Measure each way in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=48_000)
-    parser.add_argument("--requests", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--images", type=int, default=48_000, help="in all")
+    parser.add_argument("--requests", type=int, default=16, help="that they belong to")
+    parser.add_argument("--rounds", type=int, default=3, help="of each way")
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[16], help="images a claim and a commit"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="that claim at a time"
+    )
     parser.add_argument(
         "--earlier", type=int, nargs="+", default=[0], help="images that can be reused"
     )

@@ -31,6 +31,7 @@ from benchmarks.processes import spread  # noqa: E402  # likewise
 from codec.compressed_image import ImageLimits  # noqa: E402  # likewise
 from codec.image_compressor import compress  # noqa: E402  # likewise
 from codec.jpeg_encoder import tables  # noqa: E402  # likewise
+from command_help import HelpFormatter  # noqa: E402
 from decoder import decoder_handle  # noqa: E402  # likewise
 from request_options import ImageOptions  # noqa: E402  # likewise
 
@@ -98,10 +99,10 @@ def measure(photos: list[bytes], rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Measure every size and print it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of photos")
-    parser.add_argument("--photos", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--photos", type=int, default=5, help="of the folder")
+    parser.add_argument("--rounds", type=int, default=5, help="of each size")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)

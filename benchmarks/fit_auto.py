@@ -38,6 +38,7 @@ from codec.likeness import AIM
 from codec.picture import Picture
 from codec.quality_model import Formula, to_level, to_quality
 from codec.quality_predictor import Trials
+from command_help import HelpFormatter
 from request_options import Effort
 
 if TYPE_CHECKING:
@@ -176,10 +177,15 @@ def cross_validate(observations: list[Observation], trial: int) -> list[tuple[fl
 
 def main(arguments: list[str]) -> None:
     """Observe, fit and tell."""
-    parser = argparse.ArgumentParser(description="fits what auto knows of the encoders")
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("folder", type=Path, help="of photos")
     parser.add_argument("--only", default="jpeg,webp,avif", help="formats, or format/effort")
-    parser.add_argument("--memory", type=Path, default=Path("benchmarks/quality-cache/auto.json"))
+    parser.add_argument(
+        "--memory",
+        type=Path,
+        default=Path("benchmarks/quality-cache/auto.json"),
+        help="where measurements are kept for a second run",
+    )
     parser.add_argument("--photos", type=int, default=0, help="how many of the folder; 0: all")
     options = parser.parse_args(arguments)
     paths = find(options.folder, _SUFFIXES, options.photos)

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import judges  # noqa: E402  # the path is set first
 from benchmarks.quality_photos import find, seen  # noqa: E402  # likewise
 from codec import jpeg_encoder  # noqa: E402
+from command_help import HelpFormatter  # noqa: E402
 
 Vector = NDArray[np.float64]
 
@@ -99,11 +100,9 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--crops", type=int, default=36)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("folder", type=Path, help="of photos")
+    parser.add_argument("--crops", type=int, default=36, help="of photos to fit on")
     parser.add_argument("--minutes", type=float, default=20, help="of fitting, without the scale")
     return parser.parse_args()
 

@@ -37,6 +37,7 @@ from benchmarks.processes import (  # noqa: E402
     reset_peak,
 )
 from benchmarks.upload import running_server, upload  # noqa: E402
+from command_help import HelpFormatter  # noqa: E402
 from database_helper import LONG_SECONDS, Database  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
 from folder_store import FolderStore  # noqa: E402
@@ -233,8 +234,8 @@ def write_products(path: Path, images: int, place: str) -> None:
 
 def main() -> None:
     """Measure each size and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=SIZES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=SIZES, help="of a request")
     parser.add_argument("--batch", type=int, default=64, help="images a claim and a commit")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

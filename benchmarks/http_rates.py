@@ -47,6 +47,7 @@ from benchmarks.processes import (  # noqa: E402  # likewise
     spread,
 )
 from benchmarks.workers import make_csv  # noqa: E402  # likewise
+from command_help import HelpFormatter  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
@@ -289,8 +290,8 @@ class Bench:
 
 def main() -> None:
     """Measure round by round and print it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="of all loads")
     parser.add_argument("--seconds", type=int, default=1, help="of each load")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -33,6 +33,7 @@ from benchmarks.processes import (  # noqa: E402  # likewise
     postgres_pid,
     running,
 )
+from command_help import HelpFormatter  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 
 _CORES: Final = len(os.sched_getaffinity(0))
@@ -47,9 +48,9 @@ _ALLOWED_MIB: Final = 300 + 150 * _CORES
 
 def main() -> None:
     """Measure both and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--large-images", type=int, default=300)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000, help="small ones, of the long run")
+    parser.add_argument("--large-images", type=int, default=300, help="of 12 megapixels")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="memory-") as name:
         folder = Path(name)

@@ -152,7 +152,9 @@ class Origin:
 
 def main() -> None:
     """Serve the working directory and say where."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--latency", type=float, default=0.0, help="milliseconds")
     arguments = parser.parse_args()
     with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener:

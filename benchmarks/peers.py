@@ -41,6 +41,7 @@ from benchmarks.peers_sides import Job, Program, Run, Service, Side  # noqa: E40
 from benchmarks.photos import take_photos  # noqa: E402  # likewise
 from benchmarks.processes import running  # noqa: E402  # likewise
 from benchmarks.quality_scores import Scores  # noqa: E402  # likewise
+from command_help import HelpFormatter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,13 +189,11 @@ def _describe(arguments: argparse.Namespace, job: Job) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of JPEGs")
     parser.add_argument("--max-megapixels", type=float, default=6.0, help="leave out larger photos")
     parser.add_argument("--images", type=int, default=800, help="of a job")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each scene")
     scenes = (*LATENCIES, SCALED)
     parser.add_argument(
         "--scenes", nargs="+", choices=scenes, default=scenes, help="latencies in ms, scaled down"

@@ -27,6 +27,7 @@ from benchmarks.quality_encoders import FORMATS, has_sharp, peers_and_ours  # no
 from benchmarks.quality_photos import find, read_photos  # noqa: E402
 from benchmarks.quality_report import Table, write_page  # noqa: E402
 from benchmarks.quality_scores import BUTTERAUGLI, JUDGES, Scores  # noqa: E402
+from command_help import HelpFormatter  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.quality_report import Figure
@@ -57,18 +58,20 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=ROOT / "samples", help="of JPEGs and PNGs"
     )
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "samples")
     parser.add_argument(
         "--photos", type=int, default=30, help="of each kind, evenly spaced; 0: all"
     )
     parser.add_argument(
         "--max-megapixels", type=float, default=0.3, help="only the middle of larger ones; 0: whole"
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which tables")
+    parser.add_argument(
+        "--formats", nargs="+", choices=FORMATS, default=FORMATS, help="that are measured"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of processor time")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks" / "quality-report", help="of the page"

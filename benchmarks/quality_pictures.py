@@ -30,6 +30,7 @@ from benchmarks.quality_photos import seen  # noqa: E402  # likewise
 from benchmarks.quality_report import largest_difference  # noqa: E402
 from benchmarks.quality_scores import SSIMULACRA2, Scores  # noqa: E402
 from codec import colour_profile  # noqa: E402
+from command_help import HelpFormatter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -276,8 +277,10 @@ def draw_all(studio: Studio) -> None:
 
 def main() -> None:
     """Make the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "pictures")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs" / "pictures", help="folder of the pictures"
+    )
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     with Tools() as tools:

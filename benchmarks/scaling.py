@@ -29,6 +29,7 @@ from benchmarks.peers_report import rate  # noqa: E402  # the path is set first
 from benchmarks.peers_sides import Job, Service  # noqa: E402  # likewise
 from benchmarks.photos import take_photos  # noqa: E402  # likewise
 from benchmarks.processes import running, spread  # noqa: E402  # likewise
+from command_help import HelpFormatter  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.peers_sides import Run
@@ -40,11 +41,16 @@ _TINY_PIXELS: Final = 32  # of a side
 
 def main() -> None:
     """Measure both and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of JPEGs; without one, drawn ones")
     parser.add_argument("--images", type=int, default=600, help="photos of a job")
-    parser.add_argument("--tiny-images", type=int, default=6000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--tiny-images",
+        type=int,
+        default=6000,
+        help="of a job of those that cost the codec nothing",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of each job")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)

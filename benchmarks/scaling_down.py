@@ -28,6 +28,7 @@ from benchmarks import judges
 from benchmarks.processes import spread
 from benchmarks.quality_encoders import Encoder, Tools, has_sharp
 from benchmarks.quality_photos import find, seen
+from command_help import HelpFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,13 +111,11 @@ def print_times(box: int, photos: Sequence[bytes], rounds: int) -> None:
 
 def main() -> None:
     """Read the arguments, score, and take the times."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("folder", type=Path, help="of JPEGs")
     parser.add_argument("--box", type=int, default=1024, help="pixels of its side")
     parser.add_argument("--photos", type=int, default=30, help="at most so many; 0: all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="over all photos")
     arguments = parser.parse_args()
     photos, pixels = [], 0
     for path in find(arguments.folder, (".jpg", ".jpeg"), arguments.photos):

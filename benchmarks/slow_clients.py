@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.processes import Companion, resident_mib, running  # noqa: E402  # the path is first
+from command_help import HelpFormatter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,9 +268,9 @@ def csv_of(url: str) -> str:
 
 def main() -> None:
     """Measure the idle service, then the same beside slow connections, and print both."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--connections", type=int, default=500, help="that are slow")
+    parser.add_argument("--seconds", type=float, default=60, help="that they are held")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, origin(Path(name)) as source:
         says = r"Listening on (http://\S+)"

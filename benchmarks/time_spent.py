@@ -35,6 +35,7 @@ from benchmarks.processes import (  # noqa: E402  # likewise
     spread,
     stat_seconds,
 )
+from command_help import HelpFormatter  # noqa: E402
 
 _PY_SPY: Final = str(Path(sys.executable).with_name("py-spy"))
 _SAMPLES_A_SECOND: Final = 500
@@ -44,13 +45,11 @@ _Spent = dict[str, tuple[float, float]]  # milliseconds by part, and of them tho
 
 def main() -> None:
     """Measure and print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="of JPEGs")
     parser.add_argument("--max-megapixels", type=float, default=6.0, help="leave out larger photos")
     parser.add_argument("--images", type=int, default=800, help="of a job")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of the job")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="time-") as name:
         folder = Path(name)

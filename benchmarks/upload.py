@@ -38,6 +38,7 @@ from benchmarks.processes import (  # noqa: E402
     reset_peak,
     spread,
 )
+from command_help import HelpFormatter  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # the path is set first
 
 if TYPE_CHECKING:
@@ -156,9 +157,9 @@ def empty(conninfo: str) -> None:
 
 def main() -> None:
     """Run both in turn and print what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000, help="of the CSV")
+    parser.add_argument("--runs", type=int, default=3, help="of each side")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.photos import PHOTOS, draw_photos  # noqa: E402  # the path is set first
 from benchmarks.processes import cpu_seconds, postgres_pid, running, spread  # noqa: E402  # path
+from command_help import HelpFormatter  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ class Bench:
 
 def main() -> None:
     """Run one and two workers in turn and print what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1600)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--images", type=int, default=1600, help="of a job")
+    parser.add_argument("--pairs", type=int, default=3, help="of jobs, one by each side")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)

@@ -7,6 +7,7 @@ the same Pillow gives the same bytes again. `test.csv` names the files.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import random
@@ -432,6 +433,7 @@ def camera_exif() -> Image.Exif:
 
 def main() -> None:
     """Draw every sample into this script's folder and list them."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     vase().save(HERE / "vase.jpg", quality=93, subsampling=0)
     oranges().save(HERE / "oranges-progressive.jpg", quality=90, progressive=True)
     bowl().save(HERE / "bowl-grey.jpg", quality=92)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 JPEG = saved(photo(), "JPEG", quality=95)
 INVALID = "ftp://files.example/a.jpg"
-COMMANDS = ("server.py", "image_processor.py", "submit.py")
+COMMANDS = ("server.py", "image_processor.py", "submit.py", "demo.py")
 RUNNERS = ("server.py", "image_processor.py")
 SOON_SECONDS = 25.0  # what a second or two may take at the very most on a busy machine
 

@@ -33,6 +33,7 @@ from psycopg2.extensions import make_dsn
 from psycopg2.sql import SQL, Identifier
 
 import embedded_postgres
+from command_help import HelpFormatter
 from database_helper import Database
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
@@ -234,12 +235,21 @@ def show(report: Report) -> bool:
 
 def main() -> None:
     """Run all that was asked for; keep the folder when something was violated."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--points", nargs="*", choices=[*ROUNDS], default=[*ROUNDS], metavar="NAME")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--points",
+        nargs="*",
+        choices=[*ROUNDS],
+        default=[*ROUNDS],
+        metavar="NAME",
+        help="to kill at, all by default",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS_OF_A_POINT, help="of each point")
     parser.add_argument("--stops", type=int, default=100, help="in all")
     parser.add_argument("--slots", type=int, default=SLOTS, help="services at a time")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 1_000_000, help="of what is left to chance"
+    )
     parser.add_argument("--list", action="store_true", help="say what the points mean, and end")
     arguments = parser.parse_args()
     if arguments.list:

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import requests
 
+from command_help import HelpFormatter
 from database_helper import Database, DatabaseUnavailableError
 from embedded_postgres import EmbeddedPostgres
 from tests.chaos.audit import Result, find_leftovers, find_violations, read_result
@@ -373,9 +374,11 @@ def report(figures: Figures) -> None:
 
 def main() -> None:
     """Soak for the time asked for; keep the folder when something was violated."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of load")
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 1_000_000, help="of what is left to chance"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.minutes:g} minutes", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))

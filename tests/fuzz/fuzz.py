@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from command_help import HelpFormatter
 from tests.fuzz.one_target import INPUT_SECONDS
 from tests.fuzz.seeds import SEEDS, words
 from tests.fuzz.targets import TARGETS
@@ -50,9 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0, help="for all targets together")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="NAME",
+        choices=TARGETS,
+        default=list(TARGETS),
+        help="what to search, all by default",
+    )
     parser.add_argument("--corpus", nargs="+", type=Path, default=[], help="folders of more seeds")
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="where inputs are kept")
     parser.add_argument("--repeat", type=Path, help="try one input instead")

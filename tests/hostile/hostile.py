@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import requests
 
+from command_help import HelpFormatter
 from tests.hostile.watch import Watch
 from tests.hostile.ways import OPTIONS, End, send_csv, send_http, send_images, send_multipart
 from tests.images import photo, saved
@@ -140,10 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=_folder)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--options", nargs="+", choices=[*OPTIONS, "all"], default=["keep"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("folder", type=_folder, help="of files to send")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="as what they are sent"
+    )
+    parser.add_argument(
+        "--options", nargs="+", choices=[*OPTIONS, "all"], default=["keep"], help="of the uploads"
+    )
     return parser
 
 
