@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,14 @@ def test_defaults_are_told(default: object, shown: str) -> None:
     parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
     parser.add_argument("--number", default=default, help="of it")
     assert parser.format_help().rstrip().endswith(f" {shown}")
+
+
+def test_make_tells_its_commands() -> None:
+    """Plain `make` says what each command of the Makefile does."""
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    ended = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    told = re.findall(r"^make (\S+) +\S", ended.stdout, re.MULTILINE)
+    assert sorted(told) == sorted(phony.split())
