@@ -46,6 +46,7 @@ class Route(NamedTuple):
     template: str
     pattern: re.Pattern[str]
     methods: dict[str, Callable[[Call], Response]]
+    has_id: bool  # of a request, in its group `id`
     is_public: bool = False
     is_charged: bool = False
     is_quick: bool = False
@@ -62,7 +63,8 @@ def route(
 ) -> Route:
     """Return a route; without a pattern that of its template, in which `{id}` is a request's."""
     compiled = re.compile(pattern or template.replace("{id}", REQUEST_ID))
-    return Route(template, compiled, methods, is_public, is_charged, is_quick)
+    has_id = "id" in compiled.groupindex
+    return Route(template, compiled, methods, has_id, is_public, is_charged, is_quick)
 
 
 class Router:
@@ -78,7 +80,7 @@ class Router:
             if match := each.pattern.fullmatch(request.path):
                 notes = request.notes
                 notes.route = each.template
-                if "id" in each.pattern.groupindex:
+                if each.has_id:
                     notes.request_id = match["id"]
                 with LogContext(notes.request_id):
                     return self._answer(each, request, match.groups())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MARK: Final = "_of_request"
+
 _request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
 
 
@@ -39,8 +41,10 @@ class LogContext:
     def __enter__(self) -> None:
         self._token = _request_id.set(self._request_id)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
         _request_id.reset(self._token)
+        if error and self._request_id and not hasattr(error, _MARK):
+            setattr(error, _MARK, self._request_id)  # whoever logs it is outside of the block
 
 
 async def in_thread(
@@ -61,6 +65,8 @@ def add_request_id(record: logging.LogRecord) -> bool:
 def _find(record: logging.LogRecord) -> str:
     if request_id := _request_id.get():
         return request_id
+    if record.exc_info and (request_id := getattr(record.exc_info[1], _MARK, "")):
+        return str(request_id)
     job = getattr(record, "job", None)  # the engine's own lines have the job that they are about
     arguments = job.get("task_kwargs") if isinstance(job, dict) else None
     return str(arguments.get("request_id", "")) if isinstance(arguments, dict) else ""

@@ -11,7 +11,7 @@ import platform
 from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,10 +20,11 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
-from errors import ErrorCode
+from errors import ErrorCode, is_retryable
 from service_version import VERSION
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _ANSWER_SECONDS: Final = (
 )
 _STAGE_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter, which nobody asks for
 _registry: Final = CollectorRegistry()
 ProcessCollector(registry=_registry)  # memory, processor time, descriptors
 
@@ -110,6 +112,9 @@ IMAGES_ENDED = _counter(
     "Images that reached their end here; the code is why one failed.",
     ["state", "code"],
 )
+IMAGES_ENDED.labels("succeeded", "")  # these are there from the start, too
+for _code in ErrorCode:
+    IMAGES_ENDED.labels("cancelled" if _code is ErrorCode.CANCELLED else "failed", _code)
 IMAGES_REUSED = _counter(
     "images_reused",
     "Images that took over a file: of their own request, or of an earlier one.",
@@ -117,7 +122,10 @@ IMAGES_REUSED = _counter(
     ["request", "earlier"],
 )
 IMAGE_RETRIES = _counter(
-    "image_retries", "Attempts that failed and are followed by another, by error code.", ["code"]
+    "image_retries",
+    "Attempts that failed and are followed by another, by error code.",
+    ["code"],
+    filter(is_retryable, ErrorCode),
 )
 IMAGES_POSTPONED = _counter(
     "images_postponed", "Images put off without an attempt: by origins, the store, the end."
@@ -246,7 +254,12 @@ def _of_answer(route: str, method: str, status: int) -> tuple[Counter, Histogram
 def count_ended(images: Mapping[tuple[str, str | None], int]) -> None:
     """Count images that reached their end, by state and error code."""
     for (state, code), number in images.items():
-        IMAGES_ENDED.labels(state, code_label(code)).inc(number)
+        _of_end(state, code_label(code)).inc(number)
+
+
+@lru_cache(maxsize=1024)
+def _of_end(state: str, code: str) -> Counter:
+    return IMAGES_ENDED.labels(state, code)
 
 
 def code_label(code: str | None) -> str:
@@ -258,8 +271,3 @@ def render(*more: Collector) -> bytes:
     """Return everything in the text format of Prometheus, and what `more` collects now."""
     page = generate_latest(_registry)
     return page + b"".join(generate_latest(each) for each in more)
-
-
-def families(*more: Any) -> dict[str, Any]:
-    """Return every metric by its name, with or without samples."""
-    return {family.name: family for each in (_registry, *more) for family in each.collect()}

@@ -40,28 +40,7 @@ class QueueDepth:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges, after ANSWER_SECONDS at the latest."""
-        rows = self._read()
-        yield GaugeMetricFamily(
-            PREFIX + "database_up",
-            f"Whether PostgreSQL answered within {ANSWER_SECONDS:g} s; at 0 there is no queue_….",
-            value=float(rows is not None),
-        )
-        requests = _family("queue_requests", "Requests that are not finished.")
-        images = _family("queue_images", "Their images that have not ended.")
-        oldest = _family(
-            "queue_oldest_seconds", "Since the oldest was uploaded, begun or retried; 0 if none is."
-        )
-        webhooks = GaugeMetricFamily(
-            PREFIX + "queue_webhooks", "Events that are not delivered and not given up."
-        )
-        if rows is not None:
-            for status in UNFINISHED:
-                row = rows.get(status, {})
-                requests.add_metric([status], row.get("requests", 0))
-                images.add_metric([status], row.get("images", 0))
-                oldest.add_metric([status], row.get("seconds", 0))
-            webhooks.add_metric([], rows["webhooks"]["requests"])
-        yield from (requests, images, oldest, webhooks)
+        yield from families_of(self._read())
 
     def _read(self) -> Rows | None:
         """Return the rows by status; None if the database gives none in time."""
@@ -77,6 +56,31 @@ class QueueDepth:
         with self._database.reading() as cursor:
             cursor.allow(ANSWER_SECONDS)
             return {row["status"]: row for row in select_depth(cursor)}
+
+
+def families_of(rows: Rows | None) -> list[GaugeMetricFamily]:
+    """Return the gauges of rows by their status; those of the queue are empty without any."""
+    up = GaugeMetricFamily(
+        PREFIX + "database_up",
+        f"Whether PostgreSQL answered within {ANSWER_SECONDS:g} s; else there is no queue_….",
+    )
+    requests = _family("queue_requests", "Requests that are not finished.")
+    images = _family("queue_images", "Their images that have not ended.")
+    oldest = _family(
+        "queue_oldest_seconds", "Since the oldest was uploaded, begun or retried; 0 if none is."
+    )
+    webhooks = GaugeMetricFamily(
+        PREFIX + "queue_webhooks", "Events that are not delivered and not given up."
+    )
+    up.add_metric([], float(rows is not None))
+    if rows is not None:
+        for status in UNFINISHED:
+            row = rows.get(status, {})
+            requests.add_metric([status], row.get("requests", 0))
+            images.add_metric([status], row.get("images", 0))
+            oldest.add_metric([status], row.get("seconds", 0))
+        webhooks.add_metric([], rows["webhooks"]["requests"])
+    return [up, requests, images, oldest, webhooks]
 
 
 def select_depth(cursor: Cursor) -> list[dict[str, Any]]:

@@ -99,11 +99,14 @@ class WorkerUpkeep:
         seconds = self._settings.lease_seconds
         while request_id := await self._records.run(claim_purge, lease_seconds=seconds):
             with LogContext(request_id):
-                purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
-            while not (await asyncio.wait([purge], timeout=seconds / 3))[0]:
-                with suppress(DatabaseUnavailableError):
-                    await self._records.run(renew_purge, request_id, lease_seconds=seconds)
-            purge.result()
+                await self._purge(request_id, seconds)
+
+    async def _purge(self, request_id: str, lease_seconds: float) -> None:
+        purge = asyncio.create_task(self._with_files(self._finisher.purge, request_id))
+        while not (await asyncio.wait([purge], timeout=lease_seconds / 3))[0]:
+            with suppress(DatabaseUnavailableError):
+                await self._records.run(renew_purge, request_id, lease_seconds=lease_seconds)
+        purge.result()
 
     async def clean(self) -> None:
         """Delete what nobody needs any more: expired requests and keys, stray files."""

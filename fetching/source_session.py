@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib3 import PoolManager
 
 from fetching.source_connection import POOL_CLASSES
+from service_version import VERSION
 
 if TYPE_CHECKING:
     import ssl
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from address_policy import SourceUrl
 
-USER_AGENT = "csv-image-compressor/0.1.0"  # RFC 9110 section 10.1.5
+USER_AGENT = f"csv-image-compressor/{VERSION}"  # RFC 9110 section 10.1.5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 HOSTS_KEPT = 32  # whose idle connections are kept
 

@@ -143,8 +143,9 @@ class HttpHandler(BaseHTTPRequestHandler):
             response = problem_response(_bug())
             head = self._render_head(response)
         seconds = time.monotonic() - started
-        method, _ = self._subject()
-        metrics.count_response(self._notes.route, method, response.status, seconds)
+        metrics.count_response(
+            self._notes.route, self._line.method if self._line else "", response.status, seconds
+        )
         self._log_access(response, seconds)
         self._send(head, response)
 
@@ -267,11 +268,12 @@ class HttpHandler(BaseHTTPRequestHandler):
     def _log_access(self, response: Response, seconds: float) -> None:
         # Reading is asked often and tells little; what was refused or changed something is kept.
         # The metrics have all of it.
-        method, path = self._subject()
         status = response.status
-        level = logging.DEBUG if method in {"GET", "HEAD"} and status < 400 else logging.INFO
+        is_read = self._line is not None and self._line.method in {"GET", "HEAD"}
+        level = logging.DEBUG if is_read and status < 400 else logging.INFO
         if not logger.isEnabledFor(level):
             return
+        method, path = self._subject()
         body, headers = response.body, response.headers
         members = {
             "method": method,
