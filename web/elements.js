@@ -18,8 +18,9 @@ export function element(tag, attributes = {}, ...children) {
  * gone goes on at `heir`.
  */
 export function show(shown, heir) {
+  const at = document.activeElement;
   for (const [id, isShown] of Object.entries(shown)) find(id).hidden = !isShown;
-  if (heir && document.activeElement?.closest("[hidden], :disabled")) find(heir).focus();
+  if (heir && at?.closest("[hidden], :disabled")) find(heir).focus();
 }
 
 /** Set a text where it has changed, so that what is selected or read aloud stays. */
