@@ -41,11 +41,11 @@ function authorization() {
 }
 
 function refusal(status, problem) {
-  if (status === 401) {
-    find("key-form").hidden = false;
-    find("key").focus();
-  }
-  return new Refusal(status, problem);
+  if (status !== 401) return new Refusal(status, problem);
+  find("key-form").hidden = false;
+  find("key").focus();
+  const detail = find("key").value ? "The service doesn’t know this API key." : "The service needs an API key.";
+  return new Refusal(status, { ...problem, detail });
 }
 
 /** Fetch a path. Throws Refusal, and TypeError when there is no answer. */
