@@ -34,7 +34,7 @@ VOLUME /data
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# It lives; whether database and store answer is /readyz's to say. A worker alone has no HTTP: disable it there.
+# It lives; whether database and store answer is /readyz's to say. A worker alone has its own in compose.yaml.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["/app/.venv/bin/python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz', timeout=4)"]
 CMD ["/app/.venv/bin/python", "/app/server.py"]
