@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from database_helper import Cursor, Database
 
 ANSWER_SECONDS: Final = 3.0  # of a scrape, which by default is given up after ten
+MOST_WEBHOOKS: Final = 1000  # that are counted: receivers may be away for long
 UNFINISHED: Final = (RequestStatus.PENDING, RequestStatus.PROCESSING, RequestStatus.CANCELLING)
 
 Rows = dict[str, dict[str, Any]]
@@ -70,7 +71,8 @@ def families_of(rows: Rows | None) -> list[GaugeMetricFamily]:
         "queue_oldest_seconds", "Since the oldest was uploaded, begun or retried; 0 if none is."
     )
     webhooks = GaugeMetricFamily(
-        PREFIX + "queue_webhooks", "Events that are not delivered and not given up."
+        PREFIX + "queue_webhooks",
+        f"Events that are not delivered and not given up; counted up to {MOST_WEBHOOKS}.",
     )
     up.add_metric([], float(rows is not None))
     if rows is not None:
@@ -92,7 +94,9 @@ def select_depth(cursor: Cursor) -> list[dict[str, Any]]:
                       now() - min(coalesce(started_at, created_at))))::float8 as seconds
              from requests where finished_at is null group by status
            union all
-           select 'webhooks', count(*), 0, 0 from webhooks where state = 'pending'"""
+           select 'webhooks', count(*), 0, 0 from (
+               select from webhooks where state = 'pending' order by due_at limit %s) as waiting""",
+        (MOST_WEBHOOKS,),
     )
     return cursor.fetchall()
 

@@ -37,7 +37,7 @@ _answer_as_ever: Final = decoder_process._answer
 
 
 def misbehave(act: str, replies: int) -> None:
-    """Do what a mark says; it comes back with MemoryError or not at all."""
+    """Do what a mark says; it comes back with an error or not at all."""
     if act in _LIES:
         os.write(replies, _LIES[act])
     elif act == "close its pipe":
@@ -85,6 +85,7 @@ _DEEDS: Final[dict[str, Callable[[], object]]] = {
     "exit": lambda: os._exit(0),
     "eat memory": eat_memory,
     "spin": spin,
+    "stumble": lambda: divmod(1, 0),
     "sleep": sleep,
 }
 _LIES: Final = {

@@ -28,6 +28,7 @@ from httpd.connection_places import Phase
 from httpd.http_protocol import Request, Response, json_response
 from httpd.http_server import HttpServer
 from local_file import FilePart, open_file
+from tests.counting import Counting
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
@@ -596,12 +597,13 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, site: Site) ->
         first.sock.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
         second.sock.sendall(post(b"abc").replace(b"/echo", b"/late"))
         _wait_for_phases(server, [Phase.WORKING] * 2)
-        with Client(server) as third:
+        with Counting() as counted, Client(server) as third:
             answer = third.read()
             answer.assert_problem(503)
             assert_common_headers(answer)
             assert int(answer.headers["retry-after"]) > 0
             assert third.is_closed()
+        assert counted.by == {("http_connections_refused_total",): 1}
         site.leave.set()
         assert first.read().status == second.read().status == 200
         with Client(server) as fourth:

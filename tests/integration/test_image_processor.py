@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
-from psycopg2.extensions import make_dsn, parse_dsn
 
 import attempt_outcome
 import image_pipeline
@@ -49,6 +48,7 @@ from settings import Settings
 from storage_keys import STAGED_IMAGES
 from tests.images import photo, saved
 from tests.origin import Reply
+from tests.outages import allow_connections, cut_connections
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from upload_rows import copy_products, insert_request
 
@@ -168,31 +168,13 @@ class Shop:
         """Return the names of the images that are staged."""
         return [path.name for path in (self.folder / STAGED_IMAGES).iterdir()]
 
-    def cut_connections(self) -> None:
-        """End every connection to the database, the engine's too."""
-        self._as_operator(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s"
-        )
-
-    def allow_connections(self, *, allow: bool) -> None:
-        """Let the database take connections, or no more."""
-        self._as_operator(
-            f"update pg_database set datallowconn = {allow} where datname = %s"  # noqa: S608
-        )
-
-    def _as_operator(self, statement: str) -> None:
-        connection = psycopg2.connect(make_dsn(self.database.conninfo, dbname="postgres"))
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement, (parse_dsn(self.database.conninfo)["dbname"],))
-        connection.close()
-
 
 @pytest.fixture
 def shop(clean_database: Database, tmp_path: Path, origin: Origin) -> Iterator[Shop]:
     """Give a shop whose requests nobody works on yet."""
     shop = Shop(clean_database, tmp_path, origin)
     yield shop
-    shop.allow_connections(allow=True)
+    allow_connections(shop.database, allow=True)
 
 
 # --- One worker ------------------------------------------------------------------------------
@@ -550,7 +532,7 @@ def test_cut_connections_cost_nothing(shop: Shop) -> None:
     with shop.worker(host_concurrency=4, lease_seconds=3):
         for done in (5, 25, 45):
             shop.wait_for_successes(request_id, done)
-            shop.cut_connections()
+            cut_connections(shop.database)
         row = shop.finish(request_id)
     assert (row["status"], row["succeeded"], row["failed"]) == ("completed", 150, 0)
     assert row["bytes_in"] == 150 * len(JPEG)
@@ -563,11 +545,11 @@ def test_a_database_that_goes_away_is_waited_for(shop: Shop) -> None:
     request_id = shop.upload(urls)
     with shop.worker(host_concurrency=4, lease_seconds=3):
         shop.wait_for_successes(request_id, 5)
-        shop.allow_connections(allow=False)
-        shop.cut_connections()
+        allow_connections(shop.database, allow=False)
+        cut_connections(shop.database)
         fetched = sum(shop.origin.counts.values())
         wait_until(lambda: sum(shop.origin.counts.values()) >= min(60, fetched + 3))
-        shop.allow_connections(allow=True)
+        allow_connections(shop.database, allow=True)
         row = shop.finish(request_id)
     assert (row["status"], row["succeeded"]) == ("completed", 60)
 
@@ -577,11 +559,11 @@ def test_a_worker_can_stop_without_the_database(shop: Shop) -> None:
     request_id = shop.upload([shop.origin.serve("/slow.jpg", silent=True)])
     with shop.worker(shutdown_seconds=0.5):
         wait_until(lambda: shop.origin.count("/slow.jpg"))
-        shop.allow_connections(allow=False)
-        shop.cut_connections()
+        allow_connections(shop.database, allow=False)
+        cut_connections(shop.database)
         stopped = time.monotonic()
     assert time.monotonic() - stopped < SOON_SECONDS
-    shop.allow_connections(allow=True)
+    allow_connections(shop.database, allow=True)
     assert shop.states(request_id) == ["running"]
 
 

@@ -25,6 +25,7 @@ from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
 from folder_store import FolderStore
 from image_processor import ImageProcessor
+from image_queue import MOST_LOSSES
 from image_reuse import Recipe
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
@@ -32,6 +33,7 @@ from request_options import ImageOptions, parse_options
 from request_queue import claim_purge, purge_rows, renew_purge
 from settings import Settings
 from storage_keys import STAGED_CSVS, STAGED_IMAGES
+from tests.counting import Counting
 from tests.queued import Queue, success, urls
 from worker_upkeep import WorkerUpkeep
 
@@ -296,6 +298,35 @@ def test_a_turn_claims_behind_what_it_claimed(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr(worker_steps, "claim", watched)
     shop.work(test)
     assert begun_behind == [0, 2, 4, 5]
+
+
+def test_leases_are_counted(shop: Shop) -> None:
+    """What is renewed, what is taken back, and what ended because nobody could end it."""
+    queue = Queue(shop.database, *urls(3))
+    with shop.database.transaction() as cursor:
+        cursor.execute("update images set losses = %s where n = 3", (MOST_LOSSES - 1,))
+
+    async def renew(processor: ImageProcessor) -> None:
+        images = queue.claim()
+        request_id, places = queue.id, len(images)
+        await processor._in_flight.fill(
+            request_id, await processor._in_flight.reserve(request_id, places), images
+        )
+        await processor._upkeep.renew_leases()
+        for image in images:
+            await processor._in_flight.discard(image)
+
+    with Counting() as counted:
+        shop.work(renew)
+    assert counted.by["leases_renewed_total",] == 3
+    with shop.database.transaction() as cursor:
+        cursor.execute("update images set lease_until = now(), is_decoding = n = 3")
+    with Counting() as counted:
+        shop.tend(WorkerUpkeep.sweep)
+    assert counted.by == {
+        ("leases_expired_total",): 3,
+        ("images_ended_total", "failed", "compress_crash"): 1,
+    }
 
 
 # --- Sweeping --------------------------------------------------------------------------------

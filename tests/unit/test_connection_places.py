@@ -17,6 +17,7 @@ from httpd.connection_places import (
     Phase,
     Place,
 )
+from tests.counting import Counting
 from tests.waiting import PATIENCE_SECONDS, Clock
 
 if TYPE_CHECKING:
@@ -110,6 +111,16 @@ def test_who_is_waited_for_longest_gives_way(
     clock.now += age
     assert trial.is_let_in() == (revoked is not None)
     assert [place.is_revoked for place in taken] == [n == revoked for n in range(2)]
+
+
+def test_who_gives_way_is_counted(trial: Trial) -> None:
+    """And who finds no place leaves all of them as they are."""
+    trial.take(IDLE)
+    with Counting() as counted:
+        trial.take(WORKING)
+        assert trial.is_let_in()
+        assert len(trial.places) == 2
+    assert counted.by == {("http_connections_displaced_total",): 1}
 
 
 def test_each_newcomer_takes_another_place(trial: Trial) -> None:

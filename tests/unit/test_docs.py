@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from errors import ErrorCode
 from request_options import RequestOptions
+from service_version import VERSION
 from settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -118,3 +120,9 @@ def test_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     newest = re.split(r"^## ", text, flags=re.MULTILINE)[1]
     assert re.search(r"^- \w", newest, re.MULTILINE)
+
+
+def test_the_version_is_the_project_s() -> None:
+    """What the service calls itself is what pyproject.toml calls it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == VERSION

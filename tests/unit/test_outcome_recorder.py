@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from database_helper import DatabaseUnavailableError
 from errors import ErrorCode
 from image_queue import ImageState, Outcome
 from outcome_recorder import OutcomeRecorder
+from tests.counting import Counting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -245,3 +247,39 @@ def test_a_waiter_that_went_away_keeps_nobody_else_waiting() -> None:
         assert sorted(chain.from_iterable(database.batches)) == [1, 2]
 
     _run(test)
+
+
+def test_what_is_recorded_is_counted() -> None:
+    """Ends, retries and images put off, each where it counts; and what came too late."""
+    success, reused = _outcome(1), replace(_outcome(1), reused=True)
+    outcomes = [
+        replace(success, bytes_in=900, bytes_out=600),
+        replace(reused, n=2, reuse_key="00"),
+        replace(reused, n=3),
+        replace(success, n=4, state=ImageState.FAILED, error_code="http_799"),
+        replace(success, n=5, state=ImageState.FAILED, error_code="http_404", reused=True),
+        replace(success, n=6, state=ImageState.PENDING, error_code="timeout"),
+        replace(success, n=7, state=ImageState.PENDING),
+        replace(success, n=8),
+        replace(success, n=9),
+    ]
+
+    async def test(recorder: OutcomeRecorder, database: Database) -> None:
+        database.refused, database.spoilt = {8}, {9}
+        await asyncio.gather(*map(recorder.record, outcomes))
+
+    with Counting() as counted:
+        _run(test)
+    assert counted.by == {
+        ("images_ended_total", "succeeded", ""): 3,
+        ("images_ended_total", "failed", "http_other"): 1,
+        ("images_ended_total", "failed", "http_404"): 1,
+        ("images_ended_total", "failed", "internal_error"): 1,  # its outcome was refused
+        ("images_reused_total", "earlier"): 1,
+        ("images_reused_total", "request"): 1,
+        ("image_retries_total", "timeout"): 1,
+        ("images_postponed_total",): 1,
+        ("results_fenced_total",): 1,
+        ("image_input_bytes_total",): 900,
+        ("image_output_bytes_total",): 600,
+    }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from log_context import LogContext, add_request_id, in_thread
 from service_log import JsonFormatter, TextFormatter
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,26 @@ logging.getLogger("shop").debug("too fine")
 logging.getLogger("procrastinate.worker").info("job started")
 logging.getLogger("procrastinate.worker").warning("no database")
 logging.getLogger("urllib3.connectionpool").warning("connection is full")
+"""
+CRASH = """
+import threading, warnings
+from log_context import LogContext
+from service_log import configure_log
+
+class Loses:
+    def __del__(self):
+        raise OSError("lost")
+
+configure_log("json")
+warnings.warn("two\\nlines")
+Loses()
+def fail():
+    with LogContext("ab12"):
+        raise ValueError("a thread's end")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+raise KeyError("the end of all")
 """
 FORGERIES = [
     *(
@@ -141,6 +164,76 @@ def test_a_traceback_is_a_member() -> None:
     line = _json_line(msg="image 7", exc_info=(type(error), error, error.__traceback__))
     assert line["traceback"].startswith("Traceback (most recent call last):\n")
     assert "ZeroDivisionError: " in line["traceback"].splitlines()[-1]
+
+
+def test_what_python_itself_says_is_json_too() -> None:
+    """A warning, a destructor's error, and the ends of a thread and of the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    warning, destructor, thread, process = map(json.loads, done.stderr.splitlines())
+    assert warning["logger"] == "py.warnings"
+    assert "two\nlines" in warning["message"]
+    assert destructor["traceback"].endswith("OSError: lost")
+    assert thread["traceback"].endswith("ValueError: a thread's end")
+    assert thread["request_id"] == "ab12"
+    assert process["traceback"].endswith("KeyError: 'the end of all'")
+    assert process["level"] == "critical"
+
+
+@pytest.mark.parametrize(
+    ("fields", "request_id"),
+    [
+        ({}, "ab12"),
+        ({"request_id": "cd34"}, "cd34"),
+        ({"job": {"task_kwargs": {"request_id": "ef56"}}}, "ab12"),
+    ],
+)
+def test_a_line_is_about_the_request_of_its_context(
+    fields: dict[str, Any], request_id: str
+) -> None:
+    """Unless the call names another one."""
+    record = logging.makeLogRecord(fields)
+    with LogContext("ab12"):
+        assert add_request_id(record)
+    assert vars(record)["request_id"] == request_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "request_id"),
+    [
+        ({}, None),
+        ({"job": {"task_kwargs": {"request_id": "ef56"}}}, "ef56"),
+        ({"job": {"task_kwargs": {"timestamp": 7}}}, None),
+        ({"job": "a printer's"}, None),
+    ],
+)
+def test_a_line_of_the_engine_is_about_its_job_s_request(
+    fields: dict[str, Any], request_id: str | None
+) -> None:
+    """Where the context says nothing."""
+    record = logging.makeLogRecord(fields)
+    assert add_request_id(record)
+    assert vars(record).get("request_id") == request_id
+
+
+def test_threads_and_tasks_keep_the_context() -> None:
+    """And what is begun beside them has none, or its own."""
+
+    def said() -> str | None:
+        record = logging.makeLogRecord({})
+        add_request_id(record)
+        return vars(record).get("request_id")
+
+    async def ask() -> list[str | None]:
+        with ThreadPoolExecutor(1) as threads:
+            with LogContext("ab12"):
+                task = asyncio.create_task(in_thread(threads, said))
+                mine = await in_thread(threads, said)
+            return [mine, await task, await in_thread(threads, said), said()]
+
+    assert asyncio.run(ask()) == ["ab12", "ab12", None, None]
 
 
 def test_what_the_database_refused_is_told_in_one_line() -> None:
