@@ -68,9 +68,8 @@ class BucketStore:
 
     def delete(self, *keys: str) -> None:
         """Delete objects, a thousand by a request."""
-        if keys:
-            with storage_errors(), suppress(FileNotFoundError):
-                obstore.delete(self._store, keys)
+        with _missing_bucket(), storage_errors():
+            obstore.delete(self._store, keys)
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a prefix: two requests for each thousand objects."""

@@ -207,24 +207,23 @@ def test_a_bucket_that_hangs_holds_nobody_for_long(
             lambda: list(store.list_keys("uploads/")),
         ):
             _refused(step)
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 15
         bucket.send(signal.SIGCONT)
     store.check()
     store.put(KEY, b"image")
 
 
 def test_a_slow_reader_is_no_silence_of_the_bucket(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    store: BucketStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client on a bad line takes its minutes; the bucket has answered all the same."""
-    monkeypatch.setattr(bucket_store, "SILENCE", timedelta(seconds=0.2))
-    store = BucketStore(URL)
+    monkeypatch.setattr(bucket_store, "SILENCE", timedelta(seconds=1))
     content = bytes(8_000_000)
     store.put(KEY, content)
     with _opened(store, KEY) as file:
-        pieces = iter(store.read(file, 0, file.size))
+        pieces = iter(BucketStore(URL).read(file, 0, file.size))
         length = len(next(pieces))
-        time.sleep(0.5)  # the reader's pause is what is tested
+        time.sleep(1.5)  # the reader's pause is what is tested
         assert length + sum(map(len, pieces)) == len(content)
 
 
@@ -232,7 +231,9 @@ def test_a_slow_reader_is_no_silence_of_the_bucket(
 def test_a_signed_url_opens_one_object_by_one_method(store: BucketStore, method: str) -> None:
     """Whoever has it needs no credentials."""
     store.put(KEY, b"image")
-    url = store.signed_url(KEY, method, timedelta(seconds=77))
+    by_get, by_head = (store.signed_url(KEY, m, timedelta(seconds=77)) for m in ("GET", "HEAD"))
+    assert by_get != by_head
+    url = by_head if method == "HEAD" else by_get
     assert "X-Amz-Expires=77&" in url
     answer = requests.request(method, url, timeout=10)
     assert answer.status_code == 200

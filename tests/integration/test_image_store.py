@@ -165,7 +165,8 @@ def test_a_copy_has_a_life_of_its_own(place: Place) -> None:
     store.put(first, b"other")
     assert [_read(store, key) for key in (first, second, third)] == [b"other", b"bytes", b"bytes"]
     store.put(third, b"third")
-    store.copy(first, third)
+    for _ in range(2):
+        store.copy(first, third)
     assert [_read(store, key) for key in (second, third)] == [b"bytes", b"other"]
     assert place.keys() == [first, second, third]
 
