@@ -30,7 +30,7 @@ SIZE = len(CONTENT)
 @pytest.fixture(scope="module")
 def get(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Get]:
     """Serve one stored file and give a function that asks for it with headers."""
-    store = FolderStore(tmp_path_factory.mktemp('store'))
+    store = FolderStore(tmp_path_factory.mktemp("store"))
     store.put(KEY, CONTENT)
 
     def answer(request: Request) -> Response:
