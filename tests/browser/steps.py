@@ -37,11 +37,12 @@ def ends(page: Page, title: str = "Completed") -> None:
     expect(page.locator("#delete")).to_be_visible()
 
 
-def problems(page: Page) -> list[str]:
-    """Return what is said to be wrong, each with the file's own line below it."""
+def places(page: Page) -> list[tuple[str, str]]:
+    """Return where the problems are, each with the line of the file that is shown below it."""
     expect(page.locator("#check-result")).to_have_text(re.compile("wrong|fetched"))
     expect(page.locator("#problems li").first).to_be_visible()
-    return page.locator("#problems li").all_inner_texts()
+    texts = [text.partition("\n") for text in page.locator("#problems li").all_inner_texts()]
+    return [(what.partition(":")[0], line) for what, _, line in texts]
 
 
 def is_loaded(picture: Locator) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.steps import choose, problems, shown_request
+from tests.browser.steps import choose, places, shown_request
 from tests.service import CSV_HEADER, Service, csv_of
 from tests.waiting import wait_until
 
@@ -37,12 +37,6 @@ def service(
 @pytest.fixture(autouse=True)
 def _refusals_are_expected(complaints: Complaints) -> None:
     complaints.allow("status of 4(00|13|22)")
-
-
-def places(page: Page) -> list[tuple[str, str]]:
-    """Return where the problems are, each with the line of the file that is shown below it."""
-    texts = [text.partition("\n") for text in problems(page)]
-    return [(what.partition(":")[0], line) for what, _, line in texts]
 
 
 @pytest.mark.parametrize(
