@@ -14,8 +14,8 @@ from httpd.http_protocol import Response, http_date
 
 if TYPE_CHECKING:
     from httpd.http_protocol import Request
-    from image_store import ImageStore
-    from stored_object import StoredObject
+    from storage.image_store import ImageStore
+    from storage.stored_object import StoredObject
 
 # Images are another's bytes on our origin: nothing in them may run.
 INERT: Final = "default-src 'none'; sandbox"

@@ -42,7 +42,7 @@ from request_queue import (
 )
 from request_rows import select_images, select_request, select_requests
 from request_view import image_document, is_finished, status_document, status_path
-from storage_keys import output_csv_key, report_csv_key
+from storage.storage_keys import output_csv_key, report_csv_key
 from upload_intake import UploadIntake, accepted
 from webhook_queue import replay_webhook
 
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from database_helper import Database
     from http_router import Call
     from httpd.http_protocol import Request
-    from image_store import ImageStore
     from request_queue import Retried
     from settings import Settings
-    from stored_object import StoredObject
+    from storage.image_store import ImageStore
+    from storage.stored_object import StoredObject
 
 LONGEST_POLL_SECONDS: Final = 10
 _FOREVER: Final = {"Cache-Control": FOREVER}

@@ -27,7 +27,7 @@ from log_context import in_thread
 from output_backlog import OutputBacklog
 from output_publisher import OutputPublisher
 from politeness.origin_demand import PostponedError
-from storage_keys import StagedImage
+from storage.storage_keys import StagedImage
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -46,8 +46,8 @@ from worker_upkeep import WorkerUpkeep
 if TYPE_CHECKING:
     from database_helper import Database
     from image_queue import Attempt, ClaimedImage, Outcome
-    from image_store import ImageStore
     from settings import Settings
+    from storage.image_store import ImageStore
 
 EXAMPLE: Final = """\
 example:
@@ -274,7 +274,7 @@ def background_worker(settings: Settings, database: Database, store: ImageStore)
 def main() -> None:
     """Run a worker alone until SIGTERM or SIGINT."""
     argparse.ArgumentParser(
-        description="A worker alone: works requests off until Ctrl-C. Any number of them may run, on\n"
+        description="A worker alone: works requests off until Ctrl-C. Any number may run, on\n"
         "any number of machines, over one DATABASE_URL and STORAGE_URL.",
         epilog=f"{EXAMPLE}\n\n{SETTINGS_AND_STATUS}",
         formatter_class=HelpFormatter,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from http_router import Call, Route
-    from image_store import ImageStore
     from service_process import ServiceProcess
+    from storage.image_store import ImageStore
 
 LAST_SECONDS: Final = 2.0  # for answers under way when all else has ended
 

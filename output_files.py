@@ -16,7 +16,7 @@ from errors import ImageError
 from image_queue import ImageState
 from request_queue import select_deleted
 from request_rows import select_image_fences
-from storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_image_key
+from storage.storage_keys import STAGED_IMAGES, StagedImage, image_folder, published_image_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from codec.compressed_image import CompressedImage
     from database_helper import Database
     from image_queue import ClaimedImage
-    from image_store import ImageStore
-    from stored_object import StoredObject
+    from storage.image_store import ImageStore
+    from storage.stored_object import StoredObject
 
 SETTLED_AT_A_TIME: Final = 1000
 

@@ -16,7 +16,7 @@ from log_context import in_thread
 
 if TYPE_CHECKING:
     from output_files import OutputFiles
-    from storage_keys import StagedImage
+    from storage.storage_keys import StagedImage
 
 MOST_AT_A_TIME: Final = 64  # by all threads together
 

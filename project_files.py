@@ -14,7 +14,7 @@ from content_types import content_type
 from file_response import is_unchanged
 from http_router import not_found, route
 from httpd.http_protocol import Response
-from local_file import tag_of
+from storage.local_file import tag_of
 
 if TYPE_CHECKING:
     from http_router import Call, Route

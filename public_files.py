@@ -9,12 +9,12 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from bucket_store import BucketStore
 from httpd.http_protocol import Response
 from settings import SIGNED
+from storage.bucket_store import BucketStore
 
 if TYPE_CHECKING:
-    from image_store import ImageStore
+    from storage.image_store import ImageStore
 
 LIFE: Final = timedelta(hours=1)  # of a signed URL
 KEPT_SECONDS: Final = 300  # by a client that was sent elsewhere; far less than that life

@@ -31,7 +31,7 @@ from request_queue import (
 )
 from request_rows import select_request
 from request_view import is_finished, output_url
-from storage_keys import (
+from storage.storage_keys import (
     STAGED_CSVS,
     STAGED_IMAGES,
     image_folder,
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from database_helper import Cursor, Database
-    from image_store import ImageStore
     from output_files import OutputFiles
+    from storage.image_store import ImageStore
 
 PAGE: Final = 5000  # rows read at a time, and products updated at a time
 

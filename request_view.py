@@ -9,7 +9,7 @@ from errors import is_retryable
 from image_queue import ImageState
 from redaction import redact_url
 from request_queue import RequestStatus
-from storage_keys import image_key, output_csv_key, report_csv_key
+from storage.storage_keys import image_key, output_csv_key, report_csv_key
 from webhook import WebhookState
 
 Row = dict[str, Any]

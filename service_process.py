@@ -22,17 +22,17 @@ from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
 from errors import ImageError, SettingsError
 from httpd.http_server import HttpServer
-from image_store import open_store
 from redaction import redact_url
 from service_log import configure_log, is_json_log
 from settings import Settings, load_settings
 from settings_places import misspelt
-from stored_object import reason
+from storage.image_store import open_store
+from storage.stored_object import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from image_store import ImageStore
+    from storage.image_store import ImageStore
 
 EXIT_CANNOT_START: Final = 2
 WATCH_SECONDS: Final = 1.0

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from httpd.http_protocol import Request, RequestNotes
-    from image_store import ImageStore
     from request_options import RequestOptions
     from settings import Settings
+    from storage.image_store import ImageStore
 
 FORM_OVERHEAD_BYTES: Final = 512 * 1024  # option fields and boundaries around the CSV
 DISK_RESERVE_BYTES: Final = 2**30  # that spooled uploads leave free, or a tenth of a small disk

@@ -40,11 +40,11 @@ from benchmarks.upload import running_server, upload  # noqa: E402
 from command_help import HelpFormatter  # noqa: E402
 from database_helper import LONG_SECONDS, Database  # noqa: E402
 from embedded_postgres import EmbeddedPostgres  # noqa: E402
-from folder_store import FolderStore  # noqa: E402
 from output_files import OutputFiles  # noqa: E402
 from paging import image_cursor  # noqa: E402
 from request_finisher import RequestFinisher  # noqa: E402
 from request_rows import select_request  # noqa: E402
+from storage.folder_store import FolderStore  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

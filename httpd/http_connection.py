@@ -30,7 +30,7 @@ from httpd.http_protocol import (
     render_head,
 )
 from httpd.http_transfer import PIECE_BYTES, ArrivingBody, Pace, SocketReader, SocketWriter
-from local_file import FilePart
+from storage.local_file import FilePart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from storage_keys import image_key
+from storage.storage_keys import image_key
 
 if TYPE_CHECKING:
     from pathlib import Path

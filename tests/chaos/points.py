@@ -151,12 +151,12 @@ WORKER = {
         "a finish is leased, nothing of the CSVs written",
     ),
     "CSVs staged": Point(
-        *("folder_store:FolderStore.move", Moment.ENTRY),
+        *("storage.folder_store:FolderStore.move", Moment.ENTRY),
         "both CSVs are staged, the lease is confirmed, none is moved",
         counts=_of_csv,
     ),
     "one CSV moved": Point(
-        *("folder_store:FolderStore.move", Moment.EXIT),
+        *("storage.folder_store:FolderStore.move", Moment.EXIT),
         "the output CSV is in place, the report not",
         counts=_of_csv,
     ),
@@ -188,7 +188,7 @@ WORKER = {
         "they are cancelled, those under way not ended",
     ),
     "purge of files": Point(
-        *("folder_store:FolderStore.delete_folder", Moment.EXIT),
+        *("storage.folder_store:FolderStore.delete_folder", Moment.EXIT),
         "the files of a deleted request are gone, its rows not",
     ),
     "purge before commit": Point(
@@ -203,12 +203,12 @@ WORKER = {
 # No round strikes here, as these have files on disk; tests/acceptance/test_bucket.py does.
 BUCKET = {
     "image copied": Point(
-        *("bucket_store:BucketStore.copy", Moment.EXIT),
+        *("storage.bucket_store:BucketStore.copy", Moment.EXIT),
         "an output lies where it is served, and under its attempt's key, too",
         counts=_to_image,
     ),
     "CSV copied": Point(
-        *("bucket_store:BucketStore.copy", Moment.EXIT),
+        *("storage.bucket_store:BucketStore.copy", Moment.EXIT),
         "the output CSV lies in place, and under its finish's key, too",
         counts=_of_csv,
     ),

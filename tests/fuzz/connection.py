@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from database_helper import Database, DatabaseUnavailableError
-from folder_store import FolderStore
 from http_api import Api
 from httpd.connection_places import Place
 from httpd.http_connection import HttpHandler
 from httpd.http_protocol import MAX_HEADER_BYTES, Response
 from settings import Settings
+from storage.folder_store import FolderStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

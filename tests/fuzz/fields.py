@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 
 from errors import HttpError
 from file_response import file_response
-from bucket_store import BucketStore
 from httpd.http_protocol import MAX_HEADERS, Request, _parse_headers, json_response
 from idempotency import HEADER, MAX_KEY_CHARACTERS, parse_key
 from paging import (
@@ -22,7 +21,8 @@ from paging import (
     request_cursor,
 )
 from request_options import parse_options
-from stored_object import StoredObject
+from storage.bucket_store import BucketStore
+from storage.stored_object import StoredObject
 from tests.fuzz.addresses import POLICY
 from tests.fuzz.promises import any_text, check_refusal
 

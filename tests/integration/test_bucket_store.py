@@ -12,19 +12,19 @@ import obstore
 import pytest
 import requests
 
-import bucket_store
-from bucket_store import BucketStore
 from content_types import FOREVER
 from errors import ErrorCode, ImageError
-from image_store import open_store
-from storage_keys import STAGED_IMAGES, image_folder, image_key, output_csv_key
+from storage import bucket_store
+from storage.bucket_store import BucketStore
+from storage.image_store import open_store
+from storage.storage_keys import STAGED_IMAGES, image_folder, image_key, output_csv_key
 from tests.bucket import NAME, Bucket
 from tests.origin import Origin, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stored_object import StoredObject
+    from storage.stored_object import StoredObject
 
 ID = "0123456789abcdef" * 2
 KEY = image_key(ID, 1, "jpeg")

@@ -13,12 +13,12 @@ import pytest
 import attempt_outcome
 import image_processor
 import job_queue
-from folder_store import FolderStore
 from image_processor import background_worker
 from politeness.origin_queue import Terms
 from politeness.origin_state import FAILURES_TO_OPEN
 from request_options import parse_options
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.images import photo, saved
 from tests.queued import Queue
 

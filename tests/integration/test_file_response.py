@@ -10,9 +10,9 @@ import pytest
 import requests
 
 from file_response import file_response
-from folder_store import FolderStore
 from httpd.http_server import HttpServer
-from local_file import PIECE_BYTES
+from storage.folder_store import FolderStore
+from storage.local_file import PIECE_BYTES
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

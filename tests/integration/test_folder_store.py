@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from errors import ErrorCode, ImageError
-from folder_store import FolderStore
-from image_store import open_store
-from local_file import PIECE_BYTES
-from storage_keys import (
+from storage.folder_store import FolderStore
+from storage.image_store import open_store
+from storage.local_file import PIECE_BYTES
+from storage.storage_keys import (
     STAGED_CSVS,
     STAGED_IMAGES,
     image_folder,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stored_object import StoredObject
+    from storage.stored_object import StoredObject
 
 ID = "0123456789abcdef" * 2
 KEY = image_key(ID, 1, "jpeg")

@@ -24,11 +24,11 @@ from async_database import AsyncDatabase
 from database_helper import Database, DatabaseUnavailableError, is_alive
 from database_schema import apply_schema
 from embedded_postgres import EmbeddedPostgres
-from folder_store import FolderStore
 from http_api import Api
 from httpd.http_server import HttpServer
 from image_processor import background_worker
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.images import photo, saved
 from tests.service import assert_problem, csv_of
 from tests.waiting import PATIENCE_SECONDS, wait_until

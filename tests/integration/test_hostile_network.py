@@ -23,10 +23,10 @@ from fetching import image_downloader
 from fetching.image_downloader import DownloadLimits, ImageDownloader
 from fetching.source_connection import Network
 from fetching.source_session import HOSTS_KEPT
-from folder_store import FolderStore
 from image_processor import background_worker
 from request_options import parse_options
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.address_forms import ADDRESSES, BLOCKED_HOSTS, BLOCKED_URLS
 from tests.images import photo, saved
 from tests.origin import Origin

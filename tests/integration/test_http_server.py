@@ -27,7 +27,7 @@ from httpd import connection_places, http_connection, http_server, http_transfer
 from httpd.connection_places import Phase
 from httpd.http_protocol import Request, Response, json_response
 from httpd.http_server import HttpServer
-from local_file import FilePart, open_file
+from storage.local_file import FilePart, open_file
 from tests.counting import Counting
 from tests.waiting import PATIENCE_SECONDS, wait_until
 

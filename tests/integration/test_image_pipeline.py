@@ -15,7 +15,6 @@ import worker_steps
 from async_database import AsyncDatabase
 from codec.compressed_image import CompressedImage
 from database_helper import Database
-from folder_store import FolderStore
 from image_pipeline import POSTPONED_SECONDS, ImagePipeline
 from image_queue import ClaimedImage, ImageState, Outcome
 from image_reuse import Recipe
@@ -26,6 +25,7 @@ from politeness.origin_queue import Terms
 from request_finisher import RequestFinisher
 from request_options import ImageOptions
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.images import photo, saved
 from tests.origin import Reply
 from tests.queued import Queue, failure

@@ -37,7 +37,6 @@ from decoder import decoder_handle
 from decoder.decoder_cage import Bar
 from decoder.decoder_pool import DecoderPool
 from errors import SettingsError
-from folder_store import FolderStore
 from image_processor import ImageProcessor, background_worker
 from image_queue import claim_images
 from output_files import OutputFiles
@@ -45,7 +44,8 @@ from request_finisher import RequestFinisher
 from request_options import RequestOptions, parse_options
 from request_queue import begin_request, cancel_request, delete_request, retry_request
 from settings import Settings
-from storage_keys import STAGED_IMAGES
+from storage.folder_store import FolderStore
+from storage.storage_keys import STAGED_IMAGES
 from tests.images import photo, saved
 from tests.origin import Reply
 from tests.outages import allow_connections, cut_connections
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from database_helper import Database
-    from storage_keys import StagedImage
+    from storage.storage_keys import StagedImage
     from tests.origin import Origin
     from worker_thread import WorkerThread
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from bucket_store import MARKER
-from image_store import open_store
-from storage_keys import (
+from storage.bucket_store import MARKER
+from storage.image_store import open_store
+from storage.storage_keys import (
     STAGED_IMAGES,
     image_folder,
     image_key,
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from image_store import ImageStore
-    from stored_object import StoredObject
+    from storage.image_store import ImageStore
+    from storage.stored_object import StoredObject
 
 ID = "0123456789abcdef" * 2
 KEY = image_key(ID, 1, "jpeg")

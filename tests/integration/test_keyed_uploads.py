@@ -14,10 +14,10 @@ import pytest
 import job_queue
 import upload_intake
 from errors import HttpError
-from folder_store import FolderStore
 from httpd.http_protocol import Request, Response
 from idempotency import delete_expired_keys
 from settings import Settings
+from storage.folder_store import FolderStore
 from upload_intake import UploadIntake
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import pytest
 import output_files
 from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError
-from folder_store import FolderStore
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_queue import purge_rows
-from storage_keys import STAGED_IMAGES, StagedImage
+from storage.folder_store import FolderStore
+from storage.storage_keys import STAGED_IMAGES, StagedImage
 from tests.queued import Queue, success, urls
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from database_helper import Database
     from image_queue import ClaimedImage
-    from stored_object import StoredObject
+    from storage.stored_object import StoredObject
 
 
 @pytest.fixture

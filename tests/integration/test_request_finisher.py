@@ -18,13 +18,13 @@ import request_finisher
 from csv_validator import ProductRow
 from database_helper import Database
 from errors import ErrorCode, ImageError
-from folder_store import FolderStore
 from image_queue import ImageState, Outcome, claim_images, record_outcomes
 from output_files import OutputFiles
 from request_finisher import RequestFinisher
 from request_queue import begin_request, delete_request, retry_request, take_finish
 from request_rows import select_request
-from storage_keys import STAGED_CSVS, STAGED_IMAGES, output_csv_key, report_csv_key
+from storage.folder_store import FolderStore
+from storage.storage_keys import STAGED_CSVS, STAGED_IMAGES, output_csv_key, report_csv_key
 from upload_rows import copy_products, insert_request
 
 if TYPE_CHECKING:

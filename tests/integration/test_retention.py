@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import worker_upkeep
-from folder_store import FolderStore
 from image_processor import ImageProcessor
 from request_rows import select_request
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.queued import Queue, urls
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import pytest
 import upload_intake
 from csv_validator import ProductReader
 from errors import ErrorCode, HttpError, ImageError
-from folder_store import FolderStore
 from httpd.http_protocol import Request
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from upload_intake import UploadIntake
 

@@ -12,9 +12,9 @@ import pytest
 
 import job_queue
 import webhook_courier
-from folder_store import FolderStore
 from image_processor import ImageProcessor
 from settings import Settings
+from storage.folder_store import FolderStore
 from tests.origin import Reply
 from webhook import RETRY_SECONDS
 from webhook_queue import claim_webhook, enqueue_webhook

@@ -23,7 +23,6 @@ import worker_steps
 import worker_upkeep
 from codec.compressed_image import CompressedImage
 from errors import ErrorCode, ImageError, ServiceError
-from folder_store import FolderStore
 from image_processor import ImageProcessor
 from image_queue import MOST_LOSSES
 from image_reuse import Recipe
@@ -32,7 +31,8 @@ from request_finisher import RequestFinisher
 from request_options import ImageOptions, parse_options
 from request_queue import claim_purge, purge_rows, renew_purge
 from settings import Settings
-from storage_keys import STAGED_CSVS, STAGED_IMAGES
+from storage.folder_store import FolderStore
+from storage.storage_keys import STAGED_CSVS, STAGED_IMAGES
 from tests.counting import Counting
 from tests.queued import Queue, success, urls
 from worker_upkeep import WorkerUpkeep

@@ -10,11 +10,11 @@ import pytest
 
 from database_helper import Database, DatabaseUnavailableError
 from errors import HttpError
-from folder_store import FolderStore
 from http_api import Api
 from httpd.http_protocol import Request
 from httpd.http_transfer import ArrivingBody
 from settings import Settings
+from storage.folder_store import FolderStore
 
 if TYPE_CHECKING:
     from pathlib import Path

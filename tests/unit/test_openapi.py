@@ -19,7 +19,6 @@ from api_description import DESCRIPTION, api_description
 from csv_problems import MAX_ERRORS_LISTED, CsvCode
 from csv_validator import CsvLimits, ProductReader
 from errors import ErrorCode, HttpError
-from folder_store import FolderStore
 from http_api import Api
 from idempotency import HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER, parse_key
 from image_queue import ImageState
@@ -37,6 +36,7 @@ from request_options import (
 from request_queue import RequestStatus
 from request_view import WAITING
 from settings import Settings
+from storage.folder_store import FolderStore
 from webhook import WebhookState, event_body
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from output_publisher import MOST_AT_A_TIME, OutputPublisher
-from storage_keys import StagedImage
+from storage.storage_keys import StagedImage
 
 if TYPE_CHECKING:
     from output_files import OutputFiles

@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from bucket_store import BucketStore
-from folder_store import FolderStore
+from storage.bucket_store import BucketStore
+from storage.folder_store import FolderStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import ExitStack
 
-    from stored_object import StoredObject
+    from storage.stored_object import StoredObject
 
 FILE_SCHEME: Final = "file:"
 

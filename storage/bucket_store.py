@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from content_types import FOREVER, content_type
-from stored_object import StoredObject, storage_error, storage_errors
+from storage.stored_object import StoredObject, storage_error, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

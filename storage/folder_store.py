@@ -10,9 +10,9 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from local_file import FilePart, open_file, tag_of
-from storage_keys import STAGED_CSVS, STAGED_IMAGES
-from stored_object import StoredObject, storage_error, storage_errors
+from storage.local_file import FilePart, open_file, tag_of
+from storage.storage_keys import STAGED_CSVS, STAGED_IMAGES
+from storage.stored_object import StoredObject, storage_error, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
