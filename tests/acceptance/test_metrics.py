@@ -55,6 +55,15 @@ class ReachableWorker(Worker):
         return requests.get(found[1] + path, timeout=30, **options)
 
 
+def _is_at_rest(counts: Samples) -> bool:
+    """Tell whether the worker has let go of all that users have heard the end of.
+
+    And whether its last decoder has started, which counts as busy.
+    """
+    is_busy = counts["images_held",] or counts["decoders_busy",]
+    return not is_busy and counts.get(("requests_finished_total", "completed")) == 1
+
+
 def test_what_was_done_is_counted(service: Service, module_origin: Origin) -> None:
     """A job, an upload that is refused and a wrong path: each at the place where it happens."""
     image = saved(photo(), "JPEG")
@@ -66,6 +75,7 @@ def test_what_was_done_is_counted(service: Service, module_origin: Origin) -> No
     service.request("BREW", "/status/" + "0" * 32)
     service.upload("no CSV")
     service.upload(csv_of(good), {"dry_run": "true"})
+    service.wait_until(lambda: _is_at_rest(read(service)))
     counts = read(service)
     expected: Samples = {
         ("images_ended_total", "", "succeeded"): 3,

@@ -48,6 +48,8 @@ def test_a_database_that_hangs_is_away(
     with ThreadPoolExecutor(4) as threads:
         answers = [threads.submit(_values, depth) for _ in range(4)]
         assert [answer.result() for answer in answers] == [{"database_up": 0.0}] * 4
+    assert depth._reading
+    assert not depth._reading.done()  # nobody has waited for its end
     listening.accept()[0].close()
     listening.settimeout(0.1)
     with pytest.raises(TimeoutError):  # there was one connection
