@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help install run demo test lint check soak chaos fuzz hostile bench bench-quality format
+.PHONY: help install run demo test lint check soak chaos fuzz hostile screenshots bench bench-quality format
 
 help: ## says what each command does; plain `make` does too
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ fuzz: .venv/.installed-fuzz ## searches for inputs that break a promise: make fu
 # Every file of a folder is sent as a stranger's would be: make hostile FOLDER=path HOSTILE="--options all"
 hostile: .venv/.installed-dev ## sends every file of a folder as a stranger would: make hostile FOLDER=path
 	$(PY) -m tests.hostile.hostile "$(FOLDER)" $(HOSTILE)
+
+screenshots: .venv/.installed-dev ## takes the README's pictures of the page in the system's Chromium
+	$(PY) -m tests.browser.screenshots
 
 # With real photos: make bench FOLDER=path PEERS="--rounds 3 --scenes 0 200"
 bench: .venv/.installed-bench .venv/img2dataset/.installed benchmarks/node_modules/.package-lock.json ## the service beside its peers, then all other benchmarks: make bench FOLDER=path

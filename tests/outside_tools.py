@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def npm_file(path: str) -> Path:
@@ -31,8 +31,8 @@ def program(name: str) -> str:
 
 def browser_program() -> str:
     """Return where the system's Chromium is."""
-    found = filter(None, map(shutil.which, _BROWSERS))
-    return next(found, None) or _miss(f"there is no browser: none of {', '.join(_BROWSERS)}")
+    found = filter(None, map(shutil.which, BROWSERS))
+    return next(found, None) or _miss(f"there is no browser: none of {', '.join(BROWSERS)}")
 
 
 def _miss(reason: str) -> str:

@@ -184,18 +184,10 @@ function picture(image) {
     const state = image.error ? reason(image.error.code).title : capital(stateWord(image.state));
     return element("p", { class: "none" }, state);
   }
-  const button = element(
-    "button",
-    { type: "button", class: "picture", "aria-label": `Compare ${nameOf(image)}` },
-    element("img", {
-      src: image.output_url,
-      alt: "",
-      loading: "lazy",
-      decoding: "async",
-      width: image.width,
-      height: image.height,
-    }),
-  );
+  const shown = element("img", { src: image.output_url, alt: "", loading: "lazy", decoding: "async" });
+  shown.style.setProperty("--ratio", image.width / image.height);
+  const label = `Compare ${nameOf(image)}`;
+  const button = element("button", { type: "button", class: "picture", "aria-label": label }, shown);
   button.addEventListener("click", () => compare(image.output_url));
   return button;
 }
