@@ -20,6 +20,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 SETTINGS_AND_STATUS: Final = """\
 settings (environment variables, or lines of .env in the working directory):
   HOST, PORT     where to listen: 127.0.0.1 and 8000
+  METRICS_PORT   where a worker alone answers /metrics, /healthz and /readyz; unset: nowhere
   PUBLIC_URL     the base of every URL handed out, where a proxy stands in front
   DATABASE_URL   PostgreSQL; without it one of the service's own, in POSTGRES_DIR
   STORAGE_URL    where the files lie: file:PATH or s3://bucket/prefix
