@@ -24,7 +24,7 @@ export function prepareCompare() {
   });
   dialog.addEventListener("close", () => {
     for (const id of ["before", "after"]) find(id).removeAttribute("src"); // loads no further
-    if (document.activeElement === document.body) find("images-title").focus(); // the page was turned
+    if (document.activeElement.matches("body, dialog *")) find("images-title").focus(); // page turned
   });
 }
 
