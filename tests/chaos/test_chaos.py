@@ -47,7 +47,9 @@ def test_every_point_has_a_round() -> None:
     assert POINTS.keys() - BUCKET.keys() <= ROUNDS.keys()
 
 
-@pytest.mark.parametrize("place", ["image_queue:claim_picture", "storage.folder_store:FolderShop.move"])
+@pytest.mark.parametrize(
+    "place", ["image_queue:claim_picture", "storage.folder_store:FolderShop.move"]
+)
 def test_a_name_that_is_gone_is_told(place: str) -> None:
     """A point whose function has another name now strikes never, which must not go unseen."""
     with pytest.raises(AttributeError):
