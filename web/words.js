@@ -31,7 +31,7 @@ export function saved(before, after) {
 
 /** Return a time that is still to pass, roughly. */
 export function duration(seconds) {
-  if (seconds < 90) return plural(Math.ceil(seconds), "second");
+  if (seconds < 90) return plural(Math.max(1, Math.ceil(seconds)), "second");
   if (seconds < 90 * 60) return plural(Math.round(seconds / 60), "minute");
   if (seconds < 36 * 3600) return plural(Math.round(seconds / 3600), "hour");
   return plural(Math.round(seconds / 86400), "day");

@@ -69,6 +69,7 @@ def axe() -> str:
         pytest.param({"color_scheme": "dark", "viewport": DESK}, id="dark, desk"),
         pytest.param({"color_scheme": "light", "viewport": PHONE}, id="light, phone"),
         pytest.param({"color_scheme": "dark", "viewport": PHONE}, id="dark, phone"),
+        pytest.param({"forced_colors": "active", "viewport": DESK}, id="forced colours"),
         pytest.param({"viewport": {"width": NARROWEST, "height": 568}}, id="narrowest"),
     ]
 )
@@ -87,7 +88,7 @@ def test_no_state_has_a_violation(
     gate = Event()
     urls = [module_origin.serve(f"/axe/{n}.jpg", JPEG) for n in range(3)]
     urls += [module_origin.serve("/axe/late.jpg", JPEG, until=gate)]
-    urls += [module_origin.url("/axe/none.jpg"), "ftp://files.example/a.jpg"]
+    urls += [module_origin.url("/axe/none.jpg"), "http://10.0.0.1/blocked.jpg"]
 
     judge("empty")
     choose(page, REFUSED, "a-file-with-a-very-long-name-that-has-no-place-to-be-broken-at.csv")

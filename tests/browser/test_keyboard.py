@@ -28,6 +28,7 @@ _FOCUSED = """() => {
     const words = at.getAttribute("aria-label") || at.labels?.[0]?.innerText || at.innerText || at.id;
     const shapes = [at, ...["#drop", "#stage"].map((name) => at.closest(name))].filter(Boolean);
     const isSeen = shapes.some((shape) => {
+        if (!shape.checkVisibility({ opacityProperty: true })) return false;
         const { outlineStyle: style, outlineWidth: width } = getComputedStyle(shape);
         return style === "solid" && parseFloat(width) >= 2;
     });

@@ -43,6 +43,7 @@ def call(page: Page, module: str, name: str, *arguments: Any) -> Any:
         ("plural", [1, "image"], "1 image"),
         ("plural", [0, "image"], "0 images"),
         ("plural", [1_234_567, "image"], "1,234,567 images"),
+        ("duration", [0], "1 second"),
         ("duration", [0.2], "1 second"),
         ("duration", [89], "89 seconds"),
         ("duration", [90], "2 minutes"),
