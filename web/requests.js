@@ -45,12 +45,14 @@ function item(request) {
   const state = request.finished_at
     ? words(request.status)
     : `${words(request.status)}, ${percent(progress.percent)}`;
-  const facts = [plural(progress.total, "image"), before && saved(before, after)];
+  const facts = [plural(progress.total, "image"), before && saved(before, after)].filter(Boolean).join(", ");
+  const made = moment(request.created_at);
+  const label = `${capital(state)}, ${facts}, ${made}`; // many have the same state
   return element(
     "li",
     { class: request.status },
-    element("a", { href: `#${request.request_id}` }, capital(state)),
-    element("span", {}, facts.filter(Boolean).join(", ")),
-    element("time", { datetime: request.created_at }, moment(request.created_at)),
+    element("a", { href: `#${request.request_id}`, "aria-label": label }, capital(state)),
+    element("span", {}, facts),
+    element("time", { datetime: request.created_at }, made),
   );
 }

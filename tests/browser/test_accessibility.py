@@ -55,6 +55,7 @@ class Judge:
         assert found == [], state
         assert page.evaluate(_SMALL, LEAST_TARGET) == [], state
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+        assert page.evaluate("document.getAnimations().length") == 0, state  # nothing moves
 
 
 @pytest.fixture(scope="module")

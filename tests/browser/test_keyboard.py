@@ -97,7 +97,7 @@ def test_the_whole_job_needs_no_mouse(page: Page, module_origin: Origin, tmp_pat
     assert focused(page) == "All requests"
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
-    tab_to(page, "Completed")
+    tab_to(page, "Completed, 2 images, .*")
     page.keyboard.press("Enter")
     ends(page)
 
