@@ -100,7 +100,7 @@ def test_names_and_urls_are_only_text(page: Page, csv: str) -> None:
 def test_a_name_that_turns_text_round_turns_only_itself(page: Page, module_origin: Origin) -> None:
     """The sizes beside a file's name stay to its right."""
     module_origin.serve("/%E2%80%AE.jpg", JPEG)
-    compress(page, f"{CSV_HEADER}\r\n1,Vase,{module_origin.url('/%E2%80%AE.jpg')}")
+    compress(page, f"{CSV_HEADER}\r\n1,Vase,{module_origin.url()}\u202e.jpg")
     ends(page)
     page.locator("#gallery button").click()
     name, rest = page.locator("#compare-facts").evaluate(

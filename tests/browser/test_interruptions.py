@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.steps import choose, compress, ends, shown_request
+from tests.browser.steps import choose, compress, ends
 from tests.images import photo, saved
 from tests.service import Service, csv_of
 
@@ -40,34 +40,51 @@ def service(
         yield running
 
 
-def test_an_upload_whose_answer_is_lost_is_sent_again_and_is_one_request(
-    page: Page, service: Service, module_origin: Origin, complaints: Complaints
-) -> None:
-    """Also when the file is checked once more in between."""
+@pytest.fixture
+def lost(page: Page, complaints: Complaints) -> list[int]:
+    """Lose the answer to the first upload that is no mere check; return the statuses lost."""
     complaints.allow("ERR_FAILED")
-    before = service.count_rows()["requests"]
-    choose(page, csv_of(module_origin.serve("/lost.jpg", JPEG)))
-    expect(page.locator("#start")).to_be_visible()
-    lost = 0
+    statuses: list[int] = []
 
     def lose(route: Route) -> None:
-        nonlocal lost
-        if lost or "idempotency-key" not in route.request.headers:
+        if statuses or "idempotency-key" not in route.request.headers:
             route.continue_()
             return
-        lost = route.fetch().status
+        statuses.append(route.fetch().status)
         route.abort()
 
     page.route("**/upload", lose)
+    return statuses
+
+
+def test_an_upload_whose_answer_is_lost_is_sent_again_and_is_one_request(
+    page: Page, service: Service, module_origin: Origin, lost: list[int]
+) -> None:
+    """The page says so, and the same press sends the same."""
+    before = service.count_rows()["requests"]
+    choose(page, csv_of(module_origin.serve("/lost.jpg", JPEG)))
     page.locator("#start").click()
     expect(page.locator("#check-result")).to_have_text(AWAY)
     expect(page.locator("#check-title")).to_have_text("products.csv could not be sent")
-    assert lost == 202
+    assert lost == [202]
     assert service.count_rows()["requests"] == before + 1
     page.locator("#start").click()
-    shown_request(page)
     ends(page)
     assert service.count_rows()["requests"] == before + 1
+
+
+def test_another_file_after_a_lost_answer_is_a_request_of_its_own(
+    page: Page, service: Service, module_origin: Origin, lost: list[int]
+) -> None:
+    """It isn't taken for the one whose answer was lost."""
+    before = service.count_rows()["requests"]
+    choose(page, csv_of(module_origin.serve("/lost.jpg", JPEG)))
+    page.locator("#start").click()
+    expect(page.locator("#check-result")).to_have_text(AWAY)
+    assert lost == [202]
+    compress(page, csv_of(module_origin.serve("/another.jpg", JPEG)))
+    ends(page)
+    assert service.count_rows()["requests"] == before + 2
 
 
 def test_a_file_is_checked_again_when_the_service_is_back(
