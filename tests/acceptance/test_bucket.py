@@ -208,6 +208,7 @@ def test_what_an_image_costs(shop: Shop) -> None:
     """Three requests each, and as many for the end of a request, whatever its size.
 
     Whoever finishes a request may find images staged that are just being copied; then it does so, too.
+    A worker lists what is staged now and then besides.
     """
     paths = [f"/cost-{n}.png" for n in range(20)]
     for n, path in enumerate(paths):
@@ -218,7 +219,8 @@ def test_what_an_image_costs(shop: Shop) -> None:
     assert calls["PUT staged"] == 20 + 2
     assert 20 <= calls["PUT uploads"] <= 30
     assert 22 <= calls["POST delete"] <= 32
-    assert {"POST staged": 4, "PUT static": 2, "GET list": 2}.items() <= calls.items()
+    assert {"POST staged": 4, "PUT static": 2}.items() <= calls.items()
+    assert 2 <= calls["GET list"] < 10
 
 
 def test_age_deletes_every_object(shop: Shop, idle_shop: Shop) -> None:

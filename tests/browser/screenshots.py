@@ -6,6 +6,7 @@ and writes `docs/pictures/page-*.webp`.
 
 from __future__ import annotations
 
+import argparse
 import io
 import shutil
 import sys
@@ -38,6 +39,10 @@ PHONE: dict[str, Any] = {
 
 def main() -> None:
     """Take all pictures."""
+    argparse.ArgumentParser(
+        description="Takes the README's pictures of the page, docs/pictures/page-*.webp, from a "
+        "service of its own in the system's Chromium."
+    ).parse_args()
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not program:
         sys.exit(f"no browser is here: none of {', '.join(BROWSERS)}")
