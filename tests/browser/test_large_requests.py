@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IMAGES = 100_000
 ENDED = 60_000
 PAGE_IMAGES = 48
+NEAR_IMAGES = 35  # of a page, those within some screens of what is seen
 MOST_NODES = 1_200  # of the whole page with its cards
 MOST_GROWTH_BYTES = 2_000_000  # of the heap over many pages
 PAGES = 50
@@ -91,7 +92,7 @@ def test_no_more_is_asked_for_than_is_shown(page: Page, asked: Counter[str]) -> 
     page.wait_for_load_state("networkidle")
     assert asked["images"] == 1
     assert asked["status"] <= 2  # a slow machine sees the second look
-    assert 0 < asked["files"] < PAGE_IMAGES
+    assert 0 < asked["files"] <= NEAR_IMAGES
     assert set(asked) <= {"status", "images", "files", "/web/icon.svg"}
     assert page.evaluate("document.querySelectorAll('*').length") < MOST_NODES
 
