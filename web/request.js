@@ -179,12 +179,20 @@ function showFigures({ progress, bytes_in: before, bytes_out: after }) {
 }
 
 function showWebhook(webhook) {
-  show({ webhook, resend: webhook && ["delivered", "failed"].includes(webhook.state) });
+  const isOver = webhook && ["delivered", "failed"].includes(webhook.state);
+  show({ webhook, resend: isOver, "deliveries-part": webhook?.deliveries.length });
   if (!webhook) return;
+  find("deliveries").replaceChildren(...webhook.deliveries.map(deliveryItem));
   const last = webhook.last_error ?? (webhook.last_status && `answered ${webhook.last_status}`);
   const tries = webhook.attempts ? `, ${webhook.attempts === 1 ? "1 try" : `${webhook.attempts} tries`}` : "";
   const next = webhook.next_attempt_at ? `, next one ${moment(webhook.next_attempt_at)}` : "";
   write("webhook-state", `Webhook: ${webhook.state}${tries}${last ? `; ${last}` : ""}${next}.`);
+}
+
+function deliveryItem({ at, attempt, replay, status, error, seconds }) {
+  const answer = error ?? `answered ${status}`;
+  const number = replay ? `try ${attempt} since it was sent again` : `try ${attempt}`;
+  return element("li", {}, `${moment(at)}, ${number}: ${answer} (${seconds.toFixed(1)} s)`);
 }
 
 // What can be done

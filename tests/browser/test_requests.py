@@ -153,6 +153,13 @@ def test_a_webhook_is_followed_and_sent_again(page: Page, module_origin: Origin)
     page.get_by_role("button", name="Send it again").click()
     wait_until(lambda: module_origin.count("/hook") == 2)
     expect(page.locator("#resend")).to_be_visible()
+    page.get_by_text("Tries at the webhook").click()
+    expect(page.locator("#deliveries li")).to_have_text(
+        [
+            re.compile(r"try 1 since it was sent again: answered 200 \(\d\.\d s\)$"),
+            re.compile(r"try 1: answered 200 \(\d\.\d s\)$"),
+        ]
+    )
 
 
 def test_a_reload_and_the_back_button_find_the_request(page: Page, module_origin: Origin) -> None:
