@@ -77,7 +77,7 @@ def test_every_line_says_which_request_it_is_about(
         try:
             cut_connections(database)
             assert service.get(f"/status/{job_id}").status_code == 503
-            service.wait_until(lambda: log.of("worker_thread"))
+            service.wait_until(lambda: log.of("politeness.origin_gate"))
         finally:
             allow_connections(database, allow=True)
     lines = log.lines
