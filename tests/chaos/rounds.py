@@ -363,7 +363,7 @@ def _rounds() -> dict[str, Round]:
     }
     named = {
         name: Round(partial(of_points.get(name.split()[0], _kill_worker), point=name), point.means)
-        for name, point in POINTS.items()
+        for name, point in (SERVER | WORKER).items()
     }
     return named | {
         "decoder at work": Round(_kill_decoder_at_work, "a decoder that has an image"),
