@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 THIN = "\u202f"
 
 
+@pytest.fixture(scope="module")
+def page(browser: Browser, service: Service) -> Page:
+    """Open the page once: nothing here changes it."""
+    opened = browser.new_page()
+    opened.goto(service.url)
+    return opened
+
+
 def call(page: Page, module: str, name: str, *arguments: Any) -> Any:
     """Return what an exported function of a module says."""
     return page.evaluate(
