@@ -26,8 +26,8 @@ demo: install ## the main job end to end on a free port; exit 0 only if every im
 	@exec $(PY) demo.py
 
 # Most tests wait for processes and leases more than they compute, so some files go on side by side.
-WORKERS ?= 4
-test: .venv/.installed-dev tests/node_modules/.package-lock.json ## every test, four files at a time: make test WORKERS=1
+WORKERS ?= 3
+test: .venv/.installed-dev tests/node_modules/.package-lock.json ## every test, three files at a time: make test WORKERS=1
 	$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # Without npm the tests that need its packages are skipped, and say so.

@@ -221,4 +221,4 @@ def test_progress_goes_on_without_a_flicker(
     )
     expect(page.locator("#gallery li.succeeded")).to_have_count(27)
     assert page.locator("#gallery li").first.evaluate("card => card.isTheSame")
-    assert asked["images"] <= asked["status"]
+    assert asked["images"] <= asked["status"] + 1  # of a status that was on its way before
