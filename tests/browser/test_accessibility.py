@@ -125,3 +125,12 @@ def test_no_state_has_a_violation(
     page.get_by_role("link", name="All requests").click()
     expect(page.locator("#requests li").first).to_be_visible()
     judge("list")
+
+
+def test_nor_has_the_question_for_a_key(page: Page, axe: str, complaints: Complaints) -> None:
+    """It is asked where the service says that it needs one."""
+    complaints.allow("status of 401")
+    page.route("**/requests?*", lambda route: route.fulfill(status=401, json={}))
+    page.reload()
+    expect(page.get_by_label("API key")).to_be_focused()
+    Judge(page, axe)("key needed")
