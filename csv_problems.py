@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from errors import HttpError
+
+if TYPE_CHECKING:
+    from errors import ImageError
 
 MAX_ERRORS_LISTED = 100  # the rest are only counted
 _EXCERPT_CHARS = 100  # of a cell or header, in an error
@@ -87,6 +91,10 @@ class CsvProblems:
         self.codes.add(code)
         if len(self.listed) < MAX_ERRORS_LISTED:
             self.listed.append(CsvProblem(line, column, code, detail))
+
+    def add_url(self, line: int, column: str, url: str, error: ImageError) -> None:
+        """Take a URL that can't be fetched as it stands, and why."""
+        self.add(line, column, error.code, f"{excerpt(url)!r}: {error.detail}")
 
     def merge(self, later: CsvProblems) -> None:
         """Take those that another pass over the same lines found."""

@@ -217,8 +217,7 @@ class ProductReader:
             try:
                 parse_source_url(url)
             except ImageError as error:
-                detail = f"{excerpt(url)!r}: {error.detail}"
-                problems.add(line, self._names[urls_at], CsvCode.INVALID_URL, detail)
+                problems.add_url(line, self._names[urls_at], url, error)
 
     def _find_duplicates(self, serials: SerialNumbers, problems: CsvProblems) -> None:
         """Read the file again and add every row whose serial number an earlier one has.

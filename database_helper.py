@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import parse_dsn
 
-from errors import ServiceError, SettingsError
+from errors import ServiceError, SettingsError, first_line
 from watched_connection import WatchedConnection
 
 if TYPE_CHECKING:
@@ -176,10 +176,10 @@ class Database:
             if isinstance(error, _AWAY) or type(error) is psycopg2.DatabaseError:
                 if connection:
                     connection.close()
-                raise DatabaseUnavailableError(_first_line(error)) from error
+                raise DatabaseUnavailableError(first_line(str(error))) from error
             if isinstance(error, InsufficientPrivilege):
                 raise SettingsError(
-                    f"DATABASE_URL: {_first_line(error)}; the role has to own its database"
+                    f"DATABASE_URL: {first_line(str(error))}; the role has to own its database"
                 ) from error
             raise
         finally:
@@ -214,10 +214,6 @@ def is_alive(cursor: Cursor) -> bool:
     """Tell whether the database answers; it raises where it doesn't."""
     cursor.execute("select 1")
     return cursor.fetchone() is not None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _is_dead(connection: WatchedConnection) -> bool:

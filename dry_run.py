@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from csv_problems import CsvProblems, excerpt
+from csv_problems import CsvProblems
 from errors import ImageError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def dry_run(products: ProductReader, policy: AddressPolicy) -> dict[str, Any]:
             try:
                 policy.check_url(url)
             except ImageError as error:
-                detail = f"{excerpt(url)!r}: {error.detail}"
-                warnings.add(product.line, products.url_column, error.code, detail)
+                warnings.add_url(product.line, products.url_column, url, error)
     return {
         "dry_run": True,
         "products": rows,

@@ -61,6 +61,11 @@ def is_retryable(code: str) -> bool:
     return code in _RETRYABLE or code.startswith("http_5")
 
 
+def first_line(text: str) -> str:
+    """Return the first line of what a library or server said: the rest is for its own log."""
+    return text.strip().partition("\n")[0]
+
+
 class ServiceError(Exception):
     """An error that the service knows; `detail` is one sentence that a client may read."""
 

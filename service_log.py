@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procrastinate.exceptions import ConnectorException
 
-from errors import ServiceError
+from errors import ServiceError, first_line
 from log_context import add_request_id
 from redaction import redact
 
@@ -111,8 +111,8 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     if isinstance(error, ConnectorException | ServiceError):
         # The engine's error says the same of everything; its cause says which.
         cause = error.__cause__ or error
-        why = _first_line(str(cause)) or type(cause).__name__
-        told = (_first_line(record.getMessage()), why)
+        why = first_line(str(cause)) or type(cause).__name__
+        told = (first_line(record.getMessage()), why)
         record.msg, record.args, record.exc_info = "%s (%s)", told, None
     return True
 
@@ -128,7 +128,3 @@ def _redacted(value: Any) -> Any:
 
 def _escape(character: re.Match[str]) -> str:
     return character[0].encode("unicode_escape").decode()
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import job_queue
 import metrics
 from decoder.decoder_cage import Bar
-from errors import ServiceError, SettingsError
+from errors import ServiceError, SettingsError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ class WorkerThread:
                     await self._run_worker(app)
                 reason = "it lost its connection"
             except Exception as error:  # noqa: BLE001  # whatever it was, the loop goes on
-                reason = str(error).strip().partition("\n")[0]
+                reason = first_line(str(error))
             if self._stop.is_set():
                 return
             metrics.WORKER_RESTARTS.labels("engine").inc()

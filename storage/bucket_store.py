@@ -16,6 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from content_types import FOREVER, content_type
+from errors import first_line
 from storage.stored_object import StoredObject, storage_error, storage_errors
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _connect(url: str, *, silence: timedelta, longest: timedelta, retries: int) 
             },
         )
     except BaseError as error:
-        raise ValueError(str(error).partition("\n")[0]) from None
+        raise ValueError(first_line(str(error))) from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from errors import ErrorCode, ImageError
+from errors import ErrorCode, ImageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,4 +49,4 @@ def storage_error(detail: str) -> ImageError:
 def reason(error: BaseException) -> str:
     """Return what disk or bucket said, in a line: for operators, as it may name paths."""
     said = _XML.sub(r"\1", str(error.__cause__ or ""))
-    return said.partition("\n")[0]
+    return first_line(said)

@@ -105,12 +105,29 @@ def module_origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="module")
+def service_arguments() -> tuple[str, ...]:
+    """Return what `service` is started with; a module may say more."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def service_settings() -> dict[str, str]:
+    """Return the settings of `service`, beside where images come from; a module may say more."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def service(
-    module_database: Database, module_origin: Origin, tmp_path_factory: pytest.TempPathFactory
+    module_database: Database,
+    module_origin: Origin,
+    tmp_path_factory: pytest.TempPathFactory,
+    service_arguments: tuple[str, ...],
+    service_settings: dict[str, str],
 ) -> Iterator[Service]:
     """Run the service as a process that the tests of a module share."""
     folder = tmp_path_factory.mktemp("service")
-    with Service(folder, module_database, ALLOWED_SOURCES=module_origin.authority) as running:
+    settings = {"ALLOWED_SOURCES": module_origin.authority, **service_settings}
+    with Service(folder, module_database, *service_arguments, **settings) as running:
         yield running
 
 

@@ -10,14 +10,11 @@ from playwright.sync_api import expect
 
 from tests.browser.steps import choose, compress, ends, is_loaded
 from tests.images import photo, saved
-from tests.service import Service, csv_of
+from tests.service import csv_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import BrowserContext, Page
 
-    from database_helper import Database
     from tests.browser.chromium import Complaints
     from tests.origin import Origin
 
@@ -26,17 +23,9 @@ JPEG = saved(photo(), "JPEG", quality=95)
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, module_origin: Origin, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run a service that needs a key."""
-    with Service(
-        tmp_path_factory.mktemp("service"),
-        module_database,
-        ALLOWED_SOURCES=module_origin.authority,
-        API_KEYS=hashlib.sha256(KEY.encode()).hexdigest(),
-    ) as running:
-        yield running
+def service_settings() -> dict[str, str]:
+    """Have the service need a key."""
+    return {"API_KEYS": hashlib.sha256(KEY.encode()).hexdigest()}
 
 
 def enter(page: Page, key: str) -> None:

@@ -13,8 +13,6 @@ from tests.images import photo, saved
 from tests.service import Service, csv_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import Page, Route
 
     from database_helper import Database
@@ -27,17 +25,9 @@ SETTINGS = {"SHUTDOWN_SECONDS": "1", "LEASE_SECONDS": "2"}
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, module_origin: Origin, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run a service that stops soon when it is told to."""
-    with Service(
-        tmp_path_factory.mktemp("service"),
-        module_database,
-        ALLOWED_SOURCES=module_origin.authority,
-        **SETTINGS,
-    ) as running:
-        yield running
+def service_settings() -> dict[str, str]:
+    """Have the service stop soon when it is told to."""
+    return SETTINGS
 
 
 @pytest.fixture

@@ -11,15 +11,12 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.large_request import end, small_image, upload
-from tests.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import BrowserContext, Page
 
-    from database_helper import Database
     from tests.browser.chromium import Complaints
+    from tests.service import Service
 
 IMAGES = 100_000
 ENDED = 60_000
@@ -40,12 +37,9 @@ _TURN = """async (times) => {
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run a service that fetches nothing."""
-    with Service(tmp_path_factory.mktemp("service"), module_database, "--no-worker") as running:
-        yield running
+def service_arguments() -> tuple[str, ...]:
+    """Have the service fetch nothing."""
+    return ("--no-worker",)
 
 
 @pytest.fixture(scope="module")

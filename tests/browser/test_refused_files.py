@@ -12,12 +12,10 @@ from tests.service import CSV_HEADER, Service, csv_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import BrowserContext, Page
 
-    from database_helper import Database
     from tests.browser.chromium import Complaints
 
 LINES = [CSV_HEADER, "1,Vase,http://a.example/ü.jpg", "x,Bowl,http://a.example/2.jpg"]
@@ -26,12 +24,9 @@ GOOD = csv_of("http://a.example/1.jpg")
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run a service that fetches nothing."""
-    with Service(tmp_path_factory.mktemp("service"), module_database, "--no-worker") as running:
-        yield running
+def service_arguments() -> tuple[str, ...]:
+    """Have the service fetch nothing."""
+    return ("--no-worker",)
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,8 @@ from tests.service import Service, csv_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import BrowserContext, Page
 
-    from database_helper import Database
     from tests.browser.chromium import Complaints
     from tests.origin import Origin
 
@@ -29,17 +26,9 @@ SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, module_origin: Origin, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run a service that sends webhooks."""
-    with Service(
-        tmp_path_factory.mktemp("service"),
-        module_database,
-        ALLOWED_SOURCES=module_origin.authority,
-        WEBHOOK_SECRET=SECRET,
-    ) as running:
-        yield running
+def service_settings() -> dict[str, str]:
+    """Have the service send webhooks."""
+    return {"WEBHOOK_SECRET": SECRET}
 
 
 def test_failures_are_grouped_and_run_again(page: Page, module_origin: Origin) -> None:

@@ -14,9 +14,6 @@ from tests.images import photo, saved
 from tests.service import CSV_HEADER, Service, csv_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from database_helper import Database
     from tests.origin import Origin
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
@@ -43,17 +40,9 @@ def check(name: str, document: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(
-    module_database: Database, module_origin: Origin, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Run the service with webhooks."""
-    with Service(
-        tmp_path_factory.mktemp("service"),
-        module_database,
-        ALLOWED_SOURCES=module_origin.authority,
-        WEBHOOK_SECRET=SECRET,
-    ) as running:
-        yield running
+def service_settings() -> dict[str, str]:
+    """Have the service send webhooks."""
+    return {"WEBHOOK_SECRET": SECRET}
 
 
 @pytest.fixture(scope="module")

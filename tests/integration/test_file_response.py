@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -13,6 +12,7 @@ from file_response import file_response
 from httpd.http_server import HttpServer
 from storage.folder_store import FolderStore
 from storage.local_file import PIECE_BYTES
+from tests.descriptors import watch_descriptors
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -191,18 +191,6 @@ def test_file_is_closed_after_every_answer(
     get: Get, monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], status: int
 ) -> None:
     """Also when nothing of it is sent; the next request would find it open otherwise."""
-    held: set[int] = set()
-    open_one, close_one = os.open, os.close
-
-    def opening(*args: Any, **options: Any) -> int:
-        held.add(descriptor := open_one(*args, **options))
-        return descriptor
-
-    def closing(descriptor: int) -> None:
-        held.discard(descriptor)
-        close_one(descriptor)
-
-    monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "close", closing)
+    held = watch_descriptors(monkeypatch)
     assert get(method, **headers).status_code == status
     wait_until(lambda: not held)

@@ -19,6 +19,7 @@ from storage.storage_keys import (
     image_folder,
     image_key,
 )
+from tests.descriptors import watch_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,20 +286,8 @@ def test_a_read_that_takes_its_time_holds_one_descriptor(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the file alone: a slow client's download must not cost the process one for each folder."""
-    held: set[int] = set()
-    open_one, close_one = os.open, os.close
-
-    def opening(*args: Any, **options: Any) -> int:
-        held.add(descriptor := open_one(*args, **options))
-        return descriptor
-
-    def closing(descriptor: int) -> None:
-        held.discard(descriptor)
-        close_one(descriptor)
-
     store.put(KEY, b"image")
-    monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "close", closing)
+    held = watch_descriptors(monkeypatch)
     with _opened(store, KEY) as file:
         assert held == {file.descriptor}
     assert not held
